@@ -1,0 +1,150 @@
+package awslocal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// HealthPath answers {"status":"ok"} to a GET without credentials.
+const HealthPath = "/_awslocal/health"
+
+const (
+	maxBody        = 1 << 20
+	maxHeaderBytes = 64 << 10
+	maxConnections = 512
+	readTimeout    = 30 * time.Second
+	headerTimeout  = 10 * time.Second
+	idleTimeout    = 2 * time.Minute
+	shutdownGrace  = 5 * time.Second
+)
+
+// Config says where a local AWS keeps its state and listens.
+type Config struct {
+	// DataDir is made (0700) if it is missing. One server at a time holds it.
+	DataDir string
+	// Listen is a loopback address such as 127.0.0.1:4566; port 0 means any
+	// free port. Anything but loopback is refused.
+	Listen string
+	// Logger gets the server's own log; nil discards it.
+	Logger *slog.Logger
+	// Now is the clock; nil means time.Now. A test moves time with it.
+	Now func() time.Time
+}
+
+// Server is a local AWS. It is an http.Handler; all methods may be called from
+// several goroutines.
+type Server struct {
+	cfg  Config
+	log  *slog.Logger
+	now  func() time.Time
+	ln   net.Listener
+	seed Seed
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Open reads the state of cfg.DataDir, making it on the first start, and
+// listens. The caller ends it with Serve's context or with Close.
+func Open(cfg Config) (*Server, error) {
+	s := &Server{cfg: cfg, log: cfg.Logger, now: cfg.Now}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if err := checkLoopback(cfg.Listen); err != nil {
+		return nil, err
+	}
+	ln, err := new(net.ListenConfig).Listen(context.Background(), "tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("open local AWS: listen: %w", err)
+	}
+	s.ln = newLimitListener(ln, maxConnections)
+	return s, nil
+}
+
+// checkLoopback refuses every address that another machine could reach.
+func checkLoopback(listen string) error {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return fmt.Errorf("open local AWS: listen address %q: %w", listen, err)
+	}
+	if host == "localhost" {
+		return nil
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		return fmt.Errorf("open local AWS: listen address %q is not loopback: the local AWS keeps keys in clear and is not for production; use 127.0.0.1:PORT", listen)
+	}
+	return nil
+}
+
+// Addr is the address that the server listens on, host:port.
+func (s *Server) Addr() string { return s.ln.Addr().String() }
+
+// Endpoint is the URL for AWS_ENDPOINT_URL and --endpoint-url.
+func (s *Server) Endpoint() string { return "http://" + s.Addr() }
+
+// Seed gives the seeded accounts and access keys.
+func (s *Server) Seed() Seed { return s.seed }
+
+// Serve answers until ctx ends, then lets running calls finish (5 s at most)
+// and closes the server. It returns nil after an orderly end.
+func (s *Server) Serve(ctx context.Context) error {
+	srv := &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      readTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(s.ln) }()
+	s.log.Warn("local AWS listens: NOT FOR PRODUCTION, key material lies in clear in the data directory",
+		"address", s.Addr(), "data_dir", s.cfg.DataDir)
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+		if err = srv.Shutdown(stop); err != nil {
+			err = srv.Close()
+		}
+		cancel()
+		<-done
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		err = nil
+	}
+	return errors.Join(err, s.Close())
+}
+
+// Close stops listening and gives the data directory free. Serve does it by
+// itself; a second call does nothing.
+func (s *Server) Close() error {
+	s.closeOnce.Do(func() {
+		if err := s.ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			s.closeErr = fmt.Errorf("close local AWS: %w", err)
+		}
+	})
+	return s.closeErr
+}
+
+// ServeHTTP answers one call of an AWS client, or the health check.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == HealthPath && r.Method == http.MethodGet {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"status":"ok"}`))
+		return
+	}
+	http.NotFound(w, r)
+}
