@@ -1,0 +1,294 @@
+package agentlink
+
+import (
+	"time"
+
+	"github.com/keywright/keywright/internal/custody"
+	"github.com/keywright/keywright/internal/keys"
+)
+
+// Version is the version of all messages.
+const Version = 1
+
+// MaxBody bounds a message in either direction, in bytes.
+const MaxBody = 8 << 20
+
+// The paths of the calls, all POST with JSON bodies.
+const (
+	PathEnroll  = "/agentlink/v1/enroll"
+	PathRenew   = "/agentlink/v1/renew"
+	PathSign    = "/agentlink/v1/sign"
+	PathDesired = "/agentlink/v1/desired"
+	PathStatus  = "/agentlink/v1/status"
+	PathEscrow  = "/agentlink/v1/escrow"
+	PathWraps   = "/agentlink/v1/wraps"
+)
+
+// LongPoll is how long a request for the desired state waits for news.
+const LongPoll = 25 * time.Second
+
+// EnrollRequest redeems a one-time token. The host has made its key; the request
+// for a certificate (PEM) gives only the public part.
+type EnrollRequest struct {
+	Version  int    `json:"version"`
+	Token    string `json:"token"`
+	Hostname string `json:"hostname"`
+	CSR      string `json:"csr"`
+}
+
+// EnrollResponse makes the host a member.
+type EnrollResponse struct {
+	Version     int               `json:"version"`
+	Deployment  keys.DeploymentID `json:"deployment"`
+	Host        keys.HostID       `json:"host"`
+	Certificate string            `json:"certificate"`
+	CAs         Authorities       `json:"cas"`
+}
+
+// Authorities are the certificates (PEM) of the four authorities.
+type Authorities struct {
+	Link       string `json:"link"`
+	KMIPServer string `json:"kmipServer"`
+	KMIPClient string `json:"kmipClient"`
+	Database   string `json:"database"`
+}
+
+// RenewRequest asks for a new certificate of the agent itself.
+type RenewRequest struct {
+	Version int    `json:"version"`
+	CSR     string `json:"csr"`
+}
+
+// The kinds of certificates that a host may ask for.
+const (
+	SignKMIPServer = "kmip-server"
+	SignKMIPClient = "kmip-client"
+	SignDatabase   = "database"
+)
+
+// SignRequest asks for a certificate of the host's KMIP server (no node), or of
+// one of its nodes. Names in it are chosen by the control plane from what it
+// knows, never from the request, except Addresses: the host's own listening
+// addresses, which the control plane checks.
+type SignRequest struct {
+	Version   int         `json:"version"`
+	Kind      string      `json:"kind"`
+	Node      keys.NodeID `json:"node,omitempty"`
+	CSR       string      `json:"csr"`
+	Addresses []string    `json:"addresses,omitempty"`
+}
+
+// CertificateResponse carries a signed certificate (PEM).
+type CertificateResponse struct {
+	Version     int    `json:"version"`
+	Certificate string `json:"certificate"`
+}
+
+// DesiredRequest asks for the desired state, waiting up to LongPoll while the
+// revision is still Have. Revision 0 is answered at once.
+type DesiredRequest struct {
+	Version int    `json:"version"`
+	Have    uint64 `json:"have"`
+}
+
+// Desired is everything that one host shall do. The agent keeps the newest on
+// disk (without passwords) so that it restarts without the control plane.
+type Desired struct {
+	Version int `json:"version"`
+	// Revision never goes down. An agent that is offered an older one than it
+	// remembers freezes changes and alarms: somebody restored an old store.
+	Revision   uint64            `json:"revision"`
+	Deployment keys.DeploymentID `json:"deployment"`
+	Host       keys.HostID       `json:"host"`
+	Projects   []Project         `json:"projects"`
+	Nodes      []Node            `json:"nodes"`
+	Tombstones []Tombstone       `json:"tombstones"`
+}
+
+// Project is a project with nodes on this host.
+type Project struct {
+	ID keys.ProjectID `json:"id"`
+	// CustomerKey is nil while the project has no customer key.
+	CustomerKey *CustomerKey `json:"customerKey,omitempty"`
+	// Validate is a counter: when it grows, a validation run starts at once.
+	Validate uint64         `json:"validate"`
+	Users    []DatabaseUser `json:"users,omitempty"`
+}
+
+// CustomerKey is the CMK and the way to it.
+type CustomerKey struct {
+	// Generation counts committed configurations; wraps and verdicts name it.
+	Generation uint64 `json:"generation"`
+	RoleARN    string `json:"roleArn"`
+	ExternalID string `json:"externalId"`
+	// KeyARN is the full ARN as KMS gave it when the key was configured.
+	KeyARN string `json:"keyArn"`
+	// Region is AWS's name of the region, such as us-east-1.
+	Region string `json:"region"`
+	// Probe is a ciphertext under the CMK made when it was configured, and
+	// ProbeSHA256 the hash of its plaintext: a re-created key cannot open it.
+	Probe       []byte `json:"probe"`
+	ProbeSHA256 []byte `json:"probeSha256"`
+	// Interval is the time between validation runs.
+	Interval Duration `json:"interval"`
+	// KMSEndpoint and STSEndpoint override the SDK's, if set.
+	KMSEndpoint string `json:"kmsEndpoint,omitempty"`
+	STSEndpoint string `json:"stsEndpoint,omitempty"`
+}
+
+// Node is one database process that the host shall have.
+type Node struct {
+	ID      keys.NodeID    `json:"id"`
+	Project keys.ProjectID `json:"project"`
+	Cluster keys.ClusterID `json:"cluster"`
+	// Engine names the driver: "bundled".
+	Engine string `json:"engine"`
+	// Run is false for a paused cluster.
+	Run bool `json:"run"`
+	// Encrypted says whether the node's files are under a customer key. When it
+	// differs from what the host has, the node is rewritten.
+	Encrypted bool `json:"encrypted"`
+	// Generation counts changes of this node.
+	Generation uint64 `json:"generation"`
+	ReplicaSet string `json:"replicaSet"`
+	// KMIPClientFingerprints are the certificates (hex SHA-256 of the DER) that
+	// the KMIP server admits as this node. Removing one is its revocation.
+	KMIPClientFingerprints []string `json:"kmipClientFingerprints,omitempty"`
+}
+
+// DatabaseUser is a user that the host makes on its nodes.
+type DatabaseUser struct {
+	Database string         `json:"database"`
+	Username string         `json:"username"`
+	Password string         `json:"password,omitempty"` //nolint:gosec // travels inside mutual TLS only
+	Roles    []DatabaseRole `json:"roles"`
+	// Clusters limits the user to some clusters; empty means all.
+	Clusters []keys.ClusterID `json:"clusters,omitempty"`
+	// Revision grows with every change of the user.
+	Revision uint64 `json:"revision"`
+}
+
+// DatabaseRole is a built-in role on a database.
+type DatabaseRole struct {
+	Role     string `json:"role"`
+	Database string `json:"database"`
+}
+
+// Tombstone orders the removal of a node: absence is never deletion.
+type Tombstone struct {
+	Node       keys.NodeID    `json:"node"`
+	Project    keys.ProjectID `json:"project"`
+	Cluster    keys.ClusterID `json:"cluster"`
+	Generation uint64         `json:"generation"`
+	// DestroyKeys orders the destruction of the node's wraps; without it they stay.
+	DestroyKeys bool `json:"destroyKeys"`
+}
+
+// Status is what a host tells: on every change, and every ten seconds.
+type Status struct {
+	Version int `json:"version"`
+	// Revision is the newest desired state that the agent has taken over.
+	Revision    uint64 `json:"revision"`
+	KMIPAddress string `json:"kmipAddress"`
+	// EgressAddresses are addresses from which the host calls AWS, as it knows them.
+	EgressAddresses []string        `json:"egressAddresses,omitempty"`
+	Nodes           []NodeStatus    `json:"nodes"`
+	Custody         []CustodyStatus `json:"custody"`
+	// Buried are the nodes whose tombstones were carried out.
+	Buried    []keys.NodeID `json:"buried,omitempty"`
+	AuditSeq  uint64        `json:"auditSeq"`
+	AuditHead string        `json:"auditHead"`
+	// Alarms are conditions of the host that need a person, such as a rolled-back store.
+	Alarms []string `json:"alarms,omitempty"`
+}
+
+// Phase is where a node is in its life on the host.
+type Phase string
+
+// The phases.
+const (
+	PhaseCreating         Phase = "CREATING"
+	PhaseStarting         Phase = "STARTING"
+	PhaseRunning          Phase = "RUNNING"
+	PhaseRewriting        Phase = "REWRITING"
+	PhaseStopped          Phase = "STOPPED"
+	PhaseWaitingForKey    Phase = "WAITING_FOR_KEY"
+	PhaseStoppedByCustody Phase = "STOPPED_BY_CUSTODY"
+	PhaseFailed           Phase = "FAILED"
+)
+
+// NodeStatus is one node as the host sees it.
+type NodeStatus struct {
+	Node    keys.NodeID `json:"node"`
+	Phase   Phase       `json:"phase"`
+	Message string      `json:"message,omitempty"`
+	// Port is the node's own for its whole life; 0 until it was given one.
+	Port int `json:"port"`
+	PID  int `json:"pid"`
+	// Encrypted and Generation are what the files on disk are, not what is wanted.
+	Encrypted  bool       `json:"encrypted"`
+	Generation uint64     `json:"generation"`
+	Primary    bool       `json:"primary"`
+	MasterKey  keys.KeyID `json:"masterKey,omitempty"`
+	// UsersRevision is the highest revision of users carried out on the node.
+	UsersRevision uint64    `json:"usersRevision"`
+	Since         time.Time `json:"since"`
+}
+
+// CustodyStatus is the host's own verdict on a project's key.
+type CustodyStatus struct {
+	Project keys.ProjectID `json:"project"`
+	State   custody.State  `json:"state"`
+	// Validate is the newest counter for which a run has finished.
+	Validate uint64 `json:"validate"`
+}
+
+// EscrowRequest puts wraps into the control plane's store. The answer comes when
+// they are durable there; only then may the key be used.
+type EscrowRequest struct {
+	Version int            `json:"version"`
+	Wraps   []EscrowedWrap `json:"wraps"`
+}
+
+// EscrowedWrap is one wrapped key: ciphertext of KMS, useless without the CMK.
+type EscrowedWrap struct {
+	Node    keys.NodeID    `json:"node"`
+	Project keys.ProjectID `json:"project"`
+	Cluster keys.ClusterID `json:"cluster"`
+	Key     keys.KeyID     `json:"key"`
+	Purpose keys.Purpose   `json:"purpose"`
+	State   keys.State     `json:"state"`
+	// Generation is the CMK configuration that wrapped it.
+	Generation uint64 `json:"generation"`
+	// Revision grows with each change of the key's state; older ones never replace newer.
+	Revision uint64 `json:"revision"`
+	// Wrapped is envelope.Wrapped in its binary form.
+	Wrapped []byte    `json:"wrapped"`
+	Created time.Time `json:"created"`
+}
+
+// WrapsResponse lists the wraps that the control plane has in escrow for a host.
+type WrapsResponse struct {
+	Version int            `json:"version"`
+	Wraps   []EscrowedWrap `json:"wraps"`
+}
+
+// Acknowledged is the empty answer.
+type Acknowledged struct {
+	Version int `json:"version"`
+}
+
+// Duration is a time.Duration that travels as Go's text form, such as "15m0s".
+type Duration time.Duration
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err == nil {
+		*d = Duration(v)
+	}
+	return err
+}
