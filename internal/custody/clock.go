@@ -1,0 +1,54 @@
+package custody
+
+import (
+	"math"
+	"time"
+)
+
+// Never is an Elapsed time that does not come.
+const Never = time.Duration(math.MaxInt64)
+
+// Instant is a moment as Step sees it.
+type Instant struct {
+	// Elapsed counts the project's time; only differences mean anything.
+	Elapsed time.Duration
+	// Wall is for display.
+	Wall time.Time
+}
+
+// Reading is what the machine's clocks say.
+type Reading struct {
+	// Boot names the boot of the machine; readings of Since compare within one boot.
+	Boot string
+	// Since is the time since that boot, sleep included.
+	Since time.Duration
+	Wall  time.Time
+}
+
+// Clock ties Elapsed to the machine's clocks. It is stored with the state.
+type Clock struct {
+	Elapsed time.Duration `json:"elapsed"`
+	Boot    string        `json:"boot"`
+	Since   time.Duration `json:"since"`
+	Wall    time.Time     `json:"wall"`
+}
+
+// Advance carries the clock to a new reading. Within one boot the boot-time clock
+// decides, whatever the wall clock does; across boots the wall clock's difference is
+// added if it went forward (key-plane rule 27), and back tells if it went back.
+func (c Clock) Advance(r Reading) (next Clock, back bool) {
+	next = Clock{Elapsed: c.Elapsed, Boot: r.Boot, Since: r.Since, Wall: r.Wall}
+	switch {
+	case c.Boot == "":
+	case c.Boot == r.Boot:
+		next.Elapsed += max(0, r.Since-c.Since)
+	default:
+		d := r.Wall.Round(0).Sub(c.Wall.Round(0))
+		back = d < 0
+		next.Elapsed += max(0, d)
+	}
+	return next, back
+}
+
+// Instant is the moment of the last reading.
+func (c Clock) Instant() Instant { return Instant{Elapsed: c.Elapsed, Wall: c.Wall} }
