@@ -1,7 +1,5 @@
 package policy
 
-import "strings"
-
 // CallerKind is what sort of principal makes a call.
 type CallerKind byte
 
@@ -133,19 +131,19 @@ func Decide(call Call, p Policies) Decision {
 		sessionBy, session = find(*p.Session, call, Allow)
 	}
 	if p.Resource == nil {
-		return verdict(direct, true, identity, session, true, "", identityBy, sessionBy)
+		return verdict(direct, true, identity, session, "", identityBy, sessionBy)
 	}
 	named, by := resourceAllows(call, p.Resource)
 	other := call.Caller.Account != call.ResourceAccount
 	if other && !call.Crosses {
 		return Decision{Reason: NotAcrossAccounts}
 	}
-	return verdict(named, other, identity, session, false, by, identityBy, sessionBy)
+	return verdict(named, other, identity, session, by, identityBy, sessionBy)
 }
 
 // verdict combines the allows of the three sides.
-func verdict(named strength, needBoth, identity, session, noResource bool, by ...string) Decision {
-	if !needBoth && !noResource && named == direct {
+func verdict(named strength, needBoth, identity, session bool, by ...string) Decision {
+	if !needBoth && named == direct {
 		return Decision{By: compact(by[:1])}
 	}
 	if !session {
@@ -316,7 +314,7 @@ func names(p Principal, c Caller, ids map[string]string) strength {
 			return byRole
 		}
 	case SessionPrincipal:
-		if c.Kind == SessionCaller && strings.EqualFold(p.Text, c.ARN) {
+		if c.Kind == SessionCaller && p.Text == c.ARN {
 			return direct
 		}
 	}
