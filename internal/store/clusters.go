@@ -1,0 +1,137 @@
+package store
+
+import (
+	"time"
+
+	"github.com/keywright/keywright/internal/keys"
+)
+
+// HardwareSpec is the size of the nodes of one kind in one region.
+type HardwareSpec struct {
+	InstanceSize  string  `json:"instanceSize"`
+	NodeCount     int     `json:"nodeCount"`
+	DiskSizeGB    float64 `json:"diskSizeGB,omitempty"`
+	DiskIOPS      int     `json:"diskIOPS,omitempty"`
+	EBSVolumeType string  `json:"ebsVolumeType,omitempty"`
+}
+
+// AutoScaling is stored and echoed; nothing scales by itself yet.
+type AutoScaling struct {
+	ComputeEnabled          bool   `json:"computeEnabled"`
+	ComputeScaleDownEnabled bool   `json:"computeScaleDownEnabled"`
+	MinInstanceSize         string `json:"minInstanceSize,omitempty"`
+	MaxInstanceSize         string `json:"maxInstanceSize,omitempty"`
+	DiskGBEnabled           bool   `json:"diskGBEnabled"`
+}
+
+// RegionConfig is what a cluster has in one region.
+type RegionConfig struct {
+	ProviderName         string        `json:"providerName"`
+	BackingProviderName  string        `json:"backingProviderName,omitempty"`
+	RegionName           string        `json:"regionName"`
+	Priority             int           `json:"priority"`
+	Electable            *HardwareSpec `json:"electable,omitempty"`
+	ReadOnly             *HardwareSpec `json:"readOnly,omitempty"`
+	Analytics            *HardwareSpec `json:"analytics,omitempty"`
+	AutoScaling          *AutoScaling  `json:"autoScaling,omitempty"`
+	AnalyticsAutoScaling *AutoScaling  `json:"analyticsAutoScaling,omitempty"`
+}
+
+// ReplicationSpec is one shard (or zone) of a cluster.
+type ReplicationSpec struct {
+	ID        string         `json:"id"`
+	ZoneID    string         `json:"zoneId"`
+	ZoneName  string         `json:"zoneName"`
+	NumShards int            `json:"numShards"`
+	Regions   []RegionConfig `json:"regions"`
+}
+
+// AdvancedConfiguration are TLS settings that are stored and echoed.
+type AdvancedConfiguration struct {
+	MinimumEnabledTLSProtocol string   `json:"minimumEnabledTlsProtocol,omitempty"`
+	TLSCipherConfigMode       string   `json:"tlsCipherConfigMode,omitempty"`
+	CustomCipherTLS12         []string `json:"customCipherTls12,omitempty"`
+	CustomCipherTLS13         []string `json:"customCipherTls13,omitempty"`
+}
+
+// ClusterSettings are what a customer chooses about a cluster: one model for all
+// versions of the API.
+type ClusterSettings struct {
+	ClusterType string `json:"clusterType"`
+	// EncryptionProvider is NONE or AWS.
+	EncryptionProvider               string                `json:"encryptionProvider"`
+	Specs                            []ReplicationSpec     `json:"specs"`
+	BackupEnabled                    bool                  `json:"backupEnabled"`
+	PITEnabled                       bool                  `json:"pitEnabled"`
+	MongoDBMajorVersion              string                `json:"mongoDBMajorVersion"`
+	VersionReleaseSystem             string                `json:"versionReleaseSystem"`
+	Paused                           bool                  `json:"paused"`
+	TerminationProtection            bool                  `json:"terminationProtection"`
+	RootCertType                     string                `json:"rootCertType"`
+	BIConnectorEnabled               bool                  `json:"biConnectorEnabled"`
+	BIConnectorReadPreference        string                `json:"biConnectorReadPreference"`
+	Advanced                         AdvancedConfiguration `json:"advanced"`
+	ConfigServerManagementMode       string                `json:"configServerManagementMode"`
+	ReplicaSetScalingStrategy        string                `json:"replicaSetScalingStrategy"`
+	DiskWarmingMode                  string                `json:"diskWarmingMode,omitempty"`
+	GlobalClusterSelfManagedSharding bool                  `json:"globalClusterSelfManagedSharding"`
+	RedactClientLogData              bool                  `json:"redactClientLogData"`
+	Labels                           []Tag                 `json:"labels"`
+	Tags                             []Tag                 `json:"tags"`
+	// ProcessArgs are stored and echoed, by the API's field names.
+	ProcessArgs map[string]any `json:"processArgs,omitempty"`
+}
+
+// Cluster is a cluster with what is wanted and what was last observed.
+type Cluster struct {
+	ID         keys.ClusterID  `json:"id"`
+	Project    keys.ProjectID  `json:"project"`
+	Name       string          `json:"name"`
+	Created    time.Time       `json:"created"`
+	ReplicaSet string          `json:"replicaSet"`
+	Settings   ClusterSettings `json:"settings"`
+	// Generation grows with every change that nodes must carry out.
+	Generation uint64 `json:"generation"`
+	// State is CREATING, IDLE, UPDATING, REPAIRING or DELETING.
+	State string `json:"state"`
+	// StateSince is when State was entered.
+	StateSince time.Time `json:"stateSince"`
+	// Stopped says why the cluster's processes are down by a custody verdict, "" otherwise.
+	Stopped string `json:"stopped,omitempty"`
+	// Deleting is set by the customer's wish to delete, for ever.
+	Deleting bool `json:"deleting,omitempty"`
+	// Converting is the provider that a running conversion leads to, "" when none runs.
+	Converting string `json:"converting,omitempty"`
+	// Created is followed by Ready when the cluster was usable for the first time.
+	Ready time.Time `json:"ready,omitzero"`
+}
+
+// Node is one database process of a cluster, as the control plane wants it.
+type Node struct {
+	ID        keys.NodeID    `json:"id"`
+	Cluster   keys.ClusterID `json:"cluster"`
+	Project   keys.ProjectID `json:"project"`
+	Host      keys.HostID    `json:"host"`
+	Encrypted bool           `json:"encrypted"`
+	Run       bool           `json:"run"`
+	// Generation grows with every change of the fields above.
+	Generation       uint64   `json:"generation"`
+	KMIPFingerprints []string `json:"kmipFingerprints,omitempty"`
+	// Buried marks a tombstone: the agent must remove the node and its keys.
+	Buried bool `json:"-"`
+}
+
+// NodeStatus is what an agent last reported about a node.
+type NodeStatus struct {
+	Node       keys.NodeID `json:"node"`
+	Phase      string      `json:"phase"`
+	Message    string      `json:"message,omitempty"`
+	Port       int         `json:"port,omitempty"`
+	PID        int         `json:"pid,omitempty"`
+	Encrypted  bool        `json:"encrypted"`
+	Generation uint64      `json:"generation"`
+	Primary    bool        `json:"primary"`
+	MasterKey  keys.KeyID  `json:"masterKey,omitempty"`
+	Since      time.Time   `json:"since"`
+	Users      uint64      `json:"users"`
+}

@@ -1,0 +1,69 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/keywright/keywright/internal/keys"
+)
+
+// ErrOlder means that an escrowed wrap is newer than the one that was sent.
+var ErrOlder = errors.New("a newer wrap of this key is in escrow")
+
+// ErrForeign means that the key belongs to another node.
+var ErrForeign = errors.New("this key belongs to another node")
+
+// PutEscrow adds a wrap, or replaces an older revision of the same wrap. The same
+// wrap again is no error. It never overwrites a newer one (ErrOlder), another
+// node's (ErrForeign), or a ciphertext within the same revision (ErrOlder).
+func (t *Tx) PutEscrow(w EscrowedWrap) error {
+	others, err := docs[EscrowedWrap](t, `SELECT doc FROM escrow WHERE key_id = ?`, string(w.Key))
+	if err != nil {
+		return err
+	}
+	for _, o := range others {
+		if o.Node != w.Node || o.Host != w.Host || o.Project != w.Project || o.Cluster != w.Cluster {
+			return fmt.Errorf("escrow %s: %w", w.Key, ErrForeign)
+		}
+		if o.Generation != w.Generation {
+			continue
+		}
+		switch {
+		case o.Revision == w.Revision && o.State == w.State && bytes.Equal(o.Wrapped, w.Wrapped):
+			return nil
+		case o.Revision >= w.Revision:
+			return fmt.Errorf("escrow %s: %w (revision %d, sent %d)", w.Key, ErrOlder, o.Revision, w.Revision)
+		}
+	}
+	d, err := encode(w)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(`INSERT INTO escrow (key_id, generation, node_id, host_id, created, doc) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (key_id, generation) DO UPDATE SET doc = excluded.doc`,
+		string(w.Key), int64(w.Generation), string(w.Node), string(w.Host), w.Created.UnixMicro(), d) //nolint:gosec // counts changes
+	return err
+}
+
+// EscrowOfHost lists the wraps of a host, oldest first.
+func (t *Tx) EscrowOfHost(h keys.HostID) ([]EscrowedWrap, error) {
+	return docs[EscrowedWrap](t, `SELECT doc FROM escrow WHERE host_id = ? ORDER BY created, key_id, generation`, string(h))
+}
+
+// EscrowOfNode lists the wraps of a node, oldest first.
+func (t *Tx) EscrowOfNode(n keys.NodeID) ([]EscrowedWrap, error) {
+	return docs[EscrowedWrap](t, `SELECT doc FROM escrow WHERE node_id = ? ORDER BY created, key_id, generation`, string(n))
+}
+
+// DestroyEscrow removes the wraps of a node whose tombstone was carried out, and
+// tells how many there were. Nothing else removes a wrap.
+func (t *Tx) DestroyEscrow(n keys.NodeID) (int, error) {
+	rows, err := t.exec(`DELETE FROM escrow WHERE node_id = ?`, string(n))
+	return int(rows), err
+}
+
+// EscrowOfProject lists the wraps of a project's nodes, oldest first.
+func (t *Tx) EscrowOfProject(p keys.ProjectID) ([]EscrowedWrap, error) {
+	return docs[EscrowedWrap](t, `SELECT e.doc FROM escrow e JOIN nodes n ON n.id = e.node_id WHERE n.project_id = ? ORDER BY e.created, e.key_id`, string(p))
+}

@@ -1,0 +1,191 @@
+package store
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/keywright/keywright/internal/keys"
+)
+
+// Org is an organization.
+type Org struct {
+	ID      keys.OrgID `json:"id"`
+	Name    string     `json:"name"`
+	Created time.Time  `json:"created"`
+}
+
+// Tag is a pair that people put on a project, cluster or user.
+type Tag struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
+
+// Project is a project ("group" in the API).
+type Project struct {
+	ID            keys.ProjectID  `json:"id"`
+	Org           keys.OrgID      `json:"org"`
+	Name          string          `json:"name"`
+	Created       time.Time       `json:"created"`
+	Tags          []Tag           `json:"tags,omitempty"`
+	DefaultAlerts bool            `json:"defaultAlerts"`
+	ManagedSlowMs bool            `json:"managedSlowMs"`
+	Settings      map[string]bool `json:"settings,omitempty"`
+	// Clusters counts the project's clusters; it is computed, not stored.
+	Clusters int `json:"-"`
+}
+
+// APIKey is a programmatic key of an organization. Its private key is kept as the
+// sealed digest HA1 and is no part of the record.
+type APIKey struct {
+	ID          string     `json:"id"`
+	Org         keys.OrgID `json:"org"`
+	PublicKey   string     `json:"publicKey"`
+	Description string     `json:"description"`
+	OrgRoles    []string   `json:"orgRoles"`
+	Created     time.Time  `json:"created"`
+	// ProjectRoles are kept in a table of their own.
+	ProjectRoles map[keys.ProjectID][]string `json:"-"`
+}
+
+// DatabaseRole is one role of a database user.
+type DatabaseRole struct {
+	Role       string `json:"role"`
+	Database   string `json:"database"`
+	Collection string `json:"collection,omitempty"`
+}
+
+// Scope limits a database user to one resource.
+type Scope struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+}
+
+// DatabaseUser is a user of the databases of a project. The password is sealed and
+// no part of the record.
+type DatabaseUser struct {
+	Project     keys.ProjectID `json:"project"`
+	Database    string         `json:"database"`
+	Username    string         `json:"username"`
+	Roles       []DatabaseRole `json:"roles"`
+	Scopes      []Scope        `json:"scopes,omitempty"`
+	Labels      []Tag          `json:"labels,omitempty"`
+	Description string         `json:"description,omitempty"`
+	DeleteAfter time.Time      `json:"deleteAfter,omitzero"`
+	Created     time.Time      `json:"created"`
+	// Revision grows with every change, so that agents see one without comparing passwords.
+	Revision uint64 `json:"revision"`
+}
+
+// AccessEntry is one entry of a project's IP access list. Entry is its identity:
+// the CIDR block in canonical form, or the name of a security group.
+type AccessEntry struct {
+	Project       keys.ProjectID `json:"project"`
+	Entry         string         `json:"entry"`
+	IPAddress     string         `json:"ipAddress,omitempty"`
+	CIDR          string         `json:"cidr,omitempty"`
+	SecurityGroup string         `json:"securityGroup,omitempty"`
+	Comment       string         `json:"comment,omitempty"`
+	DeleteAfter   time.Time      `json:"deleteAfter,omitzero"`
+	Created       time.Time      `json:"created"`
+}
+
+// AccessRole is the registration of a customer's IAM role in a project.
+type AccessRole struct {
+	ID         keys.RoleID    `json:"id"`
+	Project    keys.ProjectID `json:"project"`
+	ExternalID string         `json:"externalId"`
+	Created    time.Time      `json:"created"`
+	// Authorized is zero until the role was proven.
+	Authorized time.Time `json:"authorized,omitzero"`
+	ARN        string    `json:"arn,omitempty"`
+}
+
+// KeyConfig is a project's customer key management.
+type KeyConfig struct {
+	Project keys.ProjectID `json:"project"`
+	Enabled bool           `json:"enabled"`
+	Role    keys.RoleID    `json:"role,omitempty"`
+	// KeyID is the key as the customer typed it; KeyARN what DescribeKey resolved it to.
+	KeyID  string `json:"keyId,omitempty"`
+	KeyARN string `json:"keyArn,omitempty"`
+	// Region is in Atlas's form (US_EAST_1).
+	Region            string `json:"region,omitempty"`
+	PrivateNetworking bool   `json:"privateNetworking"`
+	SearchNodes       bool   `json:"searchNodes"`
+	// Generation grows with every committed change, also with switching off.
+	Generation  uint64 `json:"generation"`
+	Probe       []byte `json:"probe,omitempty"`
+	ProbeSHA256 []byte `json:"probeSha256,omitempty"`
+	// Validate grows each time that every validator is asked to run now.
+	Validate uint64    `json:"validate"`
+	Updated  time.Time `json:"updated"`
+}
+
+// Verdict is what the control plane last recorded about a project's key: the one
+// from which events are derived.
+type Verdict struct {
+	Project keys.ProjectID `json:"project"`
+	Kind    string         `json:"kind"`
+	Reason  string         `json:"reason,omitempty"`
+	Remedy  string         `json:"remedy,omitempty"`
+	// Detail is what the service said, for the project's owner.
+	Detail    string    `json:"detail,omitempty"`
+	NoticedBy string    `json:"noticedBy"`
+	Since     time.Time `json:"since"`
+}
+
+// CustodyReport is the newest custody state of one validator for a project. The
+// validator is a host's id, or "" for the control plane itself.
+type CustodyReport struct {
+	Project    keys.ProjectID  `json:"project"`
+	Validator  string          `json:"validator"`
+	Generation uint64          `json:"generation"`
+	Validate   uint64          `json:"validate"`
+	State      json.RawMessage `json:"state"`
+	Reported   time.Time       `json:"reported"`
+}
+
+// Host is a machine with an enrolled agent.
+type Host struct {
+	ID       keys.HostID `json:"id"`
+	Hostname string      `json:"hostname"`
+	Enrolled time.Time   `json:"enrolled"`
+	// Certificates are the fingerprints of link certificates, newest last.
+	Certificates []string `json:"certificates"`
+	KMIPAddress  string   `json:"kmipAddress,omitempty"`
+	Egress       []string `json:"egress,omitempty"`
+	// Enacted is the revision that the agent last reported as enacted.
+	Enacted  uint64    `json:"enacted"`
+	LastSeen time.Time `json:"lastSeen,omitzero"`
+	// Frozen says why no changes go to this host; empty when they do.
+	Frozen    string `json:"frozen,omitempty"`
+	AuditSeq  uint64 `json:"auditSeq"`
+	AuditHead string `json:"auditHead,omitempty"`
+	// Revision and Digest are columns: the newest desired state that was handed out.
+	Revision uint64 `json:"-"`
+	Digest   string `json:"-"`
+}
+
+// EnrolmentToken lets one agent enrol once.
+type EnrolmentToken struct {
+	Hash     string
+	Hostname string
+	Expires  time.Time
+	Used     bool
+}
+
+// EscrowedWrap is a wrapped key that the control plane keeps for a host.
+type EscrowedWrap struct {
+	Key        keys.KeyID     `json:"key"`
+	Generation uint64         `json:"generation"`
+	Node       keys.NodeID    `json:"node"`
+	Host       keys.HostID    `json:"host"`
+	Project    keys.ProjectID `json:"project"`
+	Cluster    keys.ClusterID `json:"cluster"`
+	State      keys.State     `json:"state"`
+	Purpose    keys.Purpose   `json:"purpose"`
+	Wrapped    []byte         `json:"wrapped"`
+	Created    time.Time      `json:"created"`
+	// Revision orders the states of one wrap: an older one never replaces a newer.
+	Revision uint64 `json:"revision"`
+}
