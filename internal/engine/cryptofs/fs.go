@@ -1,6 +1,7 @@
 package cryptofs
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -20,8 +21,9 @@ type Options struct {
 // FS encrypts the files of one database. It implements vfs.FS with the limits
 // that the package comment names, and is safe for concurrent use.
 type FS struct {
-	base vfs.FS
-	opts Options
+	base   vfs.FS
+	opts   Options
+	random io.Reader // of salts and nonce prefixes
 }
 
 var _ vfs.FS = (*FS)(nil)
@@ -35,7 +37,7 @@ func New(base vfs.FS, opts Options) (*FS, error) {
 	if opts.Keyset == nil {
 		return nil, errors.New("cryptofs: a keyset is needed")
 	}
-	return &FS{base: base, opts: opts}, nil
+	return &FS{base: base, opts: opts, random: rand.Reader}, nil
 }
 
 // Create implements vfs.FS. The file uses the primary key and a fresh salt.
