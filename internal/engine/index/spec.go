@@ -141,7 +141,7 @@ func (s *Spec) option(key string, v bson.RawValue, ignoreUnknown bool) (err erro
 			err = notHere(key)
 		}
 	case "collation":
-		if locale, _ := v.Document().Lookup("locale").StringValueOK(); v.Type != bson.TypeEmbeddedDocument || locale != "simple" {
+		if locale, _ := Lookup(v.Value, "locale"); v.Type != bson.TypeEmbeddedDocument || !isString(locale, "simple") {
 			err = notHere(key)
 		}
 	case "partialFilterExpression", "expireAfterSeconds", "storageEngine", "weights", "default_language",
@@ -154,6 +154,11 @@ func (s *Spec) option(key string, v bson.RawValue, ignoreUnknown bool) (err erro
 		}
 	}
 	return err
+}
+
+func isString(v bson.RawValue, want string) bool {
+	s, ok := v.StringValueOK()
+	return ok && s == want
 }
 
 func notHere(option string) error {
