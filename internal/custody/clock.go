@@ -1,7 +1,9 @@
 package custody
 
 import (
+	"fmt"
 	"math"
+	"os"
 	"time"
 )
 
@@ -50,5 +52,21 @@ func (c Clock) Advance(r Reading) (next Clock, back bool) {
 	return next, back
 }
 
+// begin is the clock of a project that has none yet.
+func (c Clock) begin(r Reading) Clock {
+	next, _ := c.Advance(r)
+	return next
+}
+
 // Instant is the moment of the last reading.
 func (c Clock) Instant() Instant { return Instant{Elapsed: c.Elapsed, Wall: c.Wall} }
+
+// started is when this process began, as far as this package can tell; its monotonic
+// part is what processClock counts from.
+var started = time.Now()
+
+// processClock stands in where there is no boot-time clock: each process is a boot of
+// its own.
+func processClock(now time.Time) Reading {
+	return Reading{Boot: fmt.Sprintf("process-%d-%d", os.Getpid(), started.UnixNano()), Since: now.Sub(started), Wall: now}
+}

@@ -3,7 +3,9 @@ package custody
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +29,22 @@ type Store interface {
 // ErrNoState: nothing was stored yet.
 var ErrNoState = errors.New("custody: no state is stored")
 
+// ErrNotReleasable: a key may not be released now.
+var ErrNotReleasable = errors.New("custody: the customer's key is not ours to use")
+
+// The loop's own times.
+const (
+	// storePatience is how long a stop waits for the disk.
+	storePatience = 250 * time.Millisecond
+	// storeTimeout bounds one Save.
+	storeTimeout = 10 * time.Second
+	// retryPause is how soon a start or a record that failed is tried again.
+	retryPause = time.Second
+	// recheck is how often the clocks are read anew, so that a wait which the machine
+	// slept through does not last longer (rule 27).
+	recheck = 10 * time.Second
+)
+
 // Config configures a Loop.
 type Config struct {
 	Project keys.ProjectID
@@ -35,50 +53,115 @@ type Config struct {
 	Policy  Policy
 	// Generation is the configuration to begin with, if the stored state is older.
 	Generation uint64
-	// Enact carries out Stop, DropSessions, Record, Start and AskValidators. s is the
-	// state that asks for it. It is called from the loop, one call at a time, so it has
-	// to be quick: Stop hands over to a supervisor. An error of Record or Start leaves
-	// the start undone; it is tried again every second while it may still happen.
+	// Enact carries out Stop, DropSessions, Record, Start and AskValidators; s is the
+	// state that asks for it. Calls for Record and Start come one after the other, and
+	// so do the others, but the two rows are independent of each other: a Record that
+	// hangs delays no Stop. So a Start that is under way has to look at the loop's State
+	// again before each process. Stop has to be quick: it hands over to a supervisor.
+	// After an error the effect is asked for again every second while it applies; a
+	// Start waits for the Records before it and for the disk.
 	Enact func(ctx context.Context, e Effect, s State) error
-	// OnChange, if set, is told of every change of state, after the effects.
+	// OnChange, if set, is told of every change of state, before the effects.
 	OnChange func(old, new State)
 	// Now reads the machine's clocks; SystemClock if nil.
 	Now func() Reading
-	// Jitter may shorten a wait in quiet times; nil leaves it.
+	// Jitter may shorten the wait for a run while VALID or UNREACHABLE; a longer answer
+	// counts as d. Nil leaves it.
 	Jitter func(d time.Duration) time.Duration
+	// Logger may be nil.
 	Logger *slog.Logger
 }
 
-// Loop keeps the verdict of one project.
+// Loop keeps the verdict of one project: it makes the runs, one at a time, and carries
+// out what Step asks for. All methods are safe for concurrent use; those that ask for
+// something return at once.
 type Loop struct {
-	cfg Config
-	mu  sync.Mutex
-	st  State
+	cfg  Config
+	wake chan struct{}
+
+	mu     sync.Mutex
+	st     State
+	loaded bool
+	asked  []Event
 }
 
-// NewLoop makes a loop; Run runs it.
-func NewLoop(cfg Config) *Loop { return &Loop{cfg: cfg} }
+// NewLoop makes a loop; nothing happens before Run.
+func NewLoop(cfg Config) *Loop {
+	if cfg.Now == nil {
+		cfg.Now = SystemClock
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Enact == nil {
+		cfg.Enact = func(context.Context, Effect, State) error { return nil }
+	}
+	l := &Loop{cfg: cfg, wake: make(chan struct{}, 1)}
+	l.st = NewState(cfg.Policy, cfg.Generation, Clock{}.begin(cfg.Now()).Instant())
+	return l
+}
 
-// Run keeps the verdict until ctx ends.
-func (l *Loop) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+// State is the current state. Before Run has loaded the stored one it is UNKNOWN.
+func (l *Loop) State() State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.st
+	if s.Frozen != nil {
+		p := *s.Frozen
+		s.Frozen = &p
+	}
+	return s
+}
 
-// TryNow asks for a run at once.
-func (l *Loop) TryNow() {}
+// Releasable is nil if a key may be released to a node now, in VALID and UNREACHABLE
+// only; else it wraps ErrNotReleasable. Ask before a key is opened, and again just
+// before it leaves (key-plane rule 30).
+func (l *Loop) Releasable() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.loaded && l.st.Verdict.Releases() {
+		return nil
+	}
+	if l.st.Reason != "" {
+		return fmt.Errorf("%w: %s (%s)", ErrNotReleasable, l.st.Verdict, l.st.Reason)
+	}
+	return fmt.Errorf("%w: %s", ErrNotReleasable, l.st.Verdict)
+}
 
-// GetRefused tells that the service refused to open a key.
-func (l *Loop) GetRefused() {}
+// TryNow asks for a run that begins after this call, and for one of every other
+// validator (Try Again).
+func (l *Loop) TryNow() { l.ask(TryAgain{}) }
+
+// GetRefused tells that the service refused to open a key for a node (rule 19).
+func (l *Loop) GetRefused() { l.ask(GetRefused{}) }
 
 // SetPolicy changes the policy.
-func (l *Loop) SetPolicy(p Policy) {}
+func (l *Loop) SetPolicy(p Policy) { l.ask(PolicyChanged{p}) }
 
-// SetCadence changes how often the loop runs in quiet times.
-func (l *Loop) SetCadence(c Cadence) {}
+// SetCadence changes how often the loop runs in quiet times (rule 12a).
+func (l *Loop) SetCadence(c Cadence) { l.ask(CadenceChanged{c}) }
 
-// Commit begins a new generation.
-func (l *Loop) Commit(generation uint64) {}
+// Commit begins a newer generation; an older or the same one changes nothing.
+func (l *Loop) Commit(generation uint64) { l.ask(Committed{generation}) }
 
-// State is the current state.
-func (l *Loop) State() State { l.mu.Lock(); defer l.mu.Unlock(); return l.st }
+// ask leaves an event for the loop. What is repeated is kept once, so the list stays
+// short however many Gets are refused.
+func (l *Loop) ask(e Event) {
+	l.mu.Lock()
+	if !slices.Contains(l.asked, e) {
+		l.asked = append(l.asked, e)
+	}
+	l.mu.Unlock()
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
 
-// Releasable is nil if a key may be released now.
-func (l *Loop) Releasable() error { return errors.New("not yet") }
+func (l *Loop) takeAsked() []Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := l.asked
+	l.asked = nil
+	return out
+}

@@ -57,13 +57,17 @@ type State struct {
 	Operation kms.Operation `json:"operation,omitempty"`
 	Detail    string        `json:"detail,omitempty"`
 	Remedy    string        `json:"remedy,omitempty"`
-	// Since is when the verdict was entered, by the wall clock.
-	Since time.Time `json:"since"`
+	// Since is when the verdict was entered, by the wall clock; Previous is the one
+	// before it.
+	Since    time.Time `json:"since"`
+	Previous Verdict   `json:"previous,omitempty"`
 	// LastRun and LastOutcome are of the newest run that counted, LastSuccess is of
 	// the newest OK.
-	LastRun     time.Time   `json:"lastRun,omitzero"`
-	LastOutcome kms.Outcome `json:"lastOutcome,omitempty"`
-	LastSuccess time.Time   `json:"lastSuccess,omitzero"`
+	LastRun time.Time `json:"lastRun,omitzero"`
+	// LastStart is when the newest run began (Elapsed).
+	LastStart   time.Duration `json:"lastStart,omitempty"`
+	LastOutcome kms.Outcome   `json:"lastOutcome,omitempty"`
+	LastSuccess time.Time     `json:"lastSuccess,omitzero"`
 	// Generation is the configuration that runs test. Results of others are ignored.
 	Generation uint64 `json:"generation"`
 	// Chain holds the REVOKED runs since the last OK.

@@ -2,19 +2,46 @@ package awskms
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"net/http"
+	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+	awskmssdk "github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+
+	"github.com/keywright/keywright/internal/kms"
+)
+
+// The durations of sessions and calls.
+const (
+	// freshDuration is the shortest session that STS makes: a validation run throws
+	// it away.
+	freshDuration = 900 * time.Second
+	// cachedDuration is allowed by every role, and by role chaining.
+	cachedDuration = time.Hour
+	// expiryWindow is how long before its end a cached session is replaced.
+	expiryWindow = 5 * time.Minute
+	// callTimeout bounds every call whose context has no earlier deadline.
+	callTimeout = 10 * time.Second
+	// maxAttempts is how often the SDK tries one call.
+	maxAttempts = 2
 )
 
 // Config configures a Provider.
 type Config struct {
-	// AWS is the SDK's configuration with the platform's own credentials. Zero: Load
-	// builds it from the default chain.
-	AWS aws.Config
-	// CanaryRoleARN, if set, is a role in the platform's account that every principal
-	// of the platform may assume. When a customer's role is refused and the canary is
-	// refused too, the platform is at fault and not the customer.
+	// AWS is the SDK's configuration with the platform's own credentials. Nil takes
+	// the SDK's default chain: environment, shared files, web identity, container,
+	// instance; endpoints too.
+	AWS *aws.Config
+	// Region is used where a Target names none.
+	Region string
+	// CanaryRoleARN, if set, is a role in the platform's account that trusts its
+	// principals through the account line only. When a customer's role is refused and
+	// the canary is refused too, the platform is at fault and not the customer.
 	CanaryRoleARN string
 	// SessionName appears in the customer's CloudTrail; "keywright" if empty.
 	SessionName string
@@ -23,7 +50,174 @@ type Config struct {
 }
 
 // Provider implements kms.Provider over AWS.
-type Provider struct{ cfg Config }
+type Provider struct {
+	aws    aws.Config
+	canary string
+	name   string
+	log    *slog.Logger
+	shared *http.Client
 
-// New makes a provider.
-func New(ctx context.Context, cfg Config) (*Provider, error) { return &Provider{cfg: cfg}, nil }
+	mu       sync.Mutex
+	sessions map[kms.Target]*session
+}
+
+var _ kms.Provider = (*Provider)(nil)
+
+// New makes a provider and logs once which endpoints it talks to. It calls no one but
+// what the SDK's default chain needs to read its configuration.
+func New(ctx context.Context, cfg Config) (*Provider, error) {
+	p := &Provider{canary: cfg.CanaryRoleARN, name: cfg.SessionName, log: cfg.Logger, sessions: map[kms.Target]*session{}}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	if p.name == "" {
+		p.name = "keywright"
+	}
+	if cfg.AWS != nil {
+		p.aws = cfg.AWS.Copy()
+	} else {
+		loaded, err := config.LoadDefaultConfig(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("load AWS configuration: %w", err)
+		}
+		p.aws = loaded
+	}
+	if cfg.Region != "" {
+		p.aws.Region = cfg.Region
+	}
+	if p.aws.Region == "" {
+		p.aws.Region = "us-east-1"
+	}
+	p.shared = ownClient(p.aws.HTTPClient)
+	ep := p.Endpoints(kms.Target{})
+	p.log.Info("aws endpoints in use", "kms_endpoint", ep.KMS, "sts_endpoint", ep.STS, "aws_region", p.aws.Region)
+	return p, nil
+}
+
+// Close ends idle connections.
+func (p *Provider) Close() error {
+	p.shared.CloseIdleConnections()
+	return nil
+}
+
+// Endpoints are the addresses of the service.
+type Endpoints struct{ KMS, STS string }
+
+// Endpoints tells where the calls for a target go, whoever decided it: the target, the
+// environment, or the Region.
+func (p *Provider) Endpoints(t kms.Target) Endpoints {
+	ctx := context.Background()
+	region := p.region(t)
+	var out Endpoints
+	ko := p.kmsClient(t, p.shared, nil).Options()
+	if ep, err := awskmssdk.NewDefaultEndpointResolverV2().ResolveEndpoint(ctx, awskmssdk.EndpointParameters{
+		Region: &region, Endpoint: ko.BaseEndpoint, UseFIPS: fips(ko.EndpointOptions.UseFIPSEndpoint), UseDualStack: dual(ko.EndpointOptions.UseDualStackEndpoint),
+	}); err == nil {
+		out.KMS = ep.URI.String()
+	}
+	so := p.stsClient(t, p.shared).Options()
+	if ep, err := sts.NewDefaultEndpointResolverV2().ResolveEndpoint(ctx, sts.EndpointParameters{
+		Region: &region, Endpoint: so.BaseEndpoint, UseFIPS: fips(so.EndpointOptions.UseFIPSEndpoint), UseDualStack: dual(so.EndpointOptions.UseDualStackEndpoint),
+		UseGlobalEndpoint: aws.Bool(false),
+	}); err == nil {
+		out.STS = ep.URI.String()
+	}
+	return out
+}
+
+func fips(s aws.FIPSEndpointState) *bool { return aws.Bool(s == aws.FIPSEndpointStateEnabled) }
+
+func dual(s aws.DualStackEndpointState) *bool {
+	return aws.Bool(s == aws.DualStackEndpointStateEnabled)
+}
+
+// Assume implements kms.Provider.
+func (p *Provider) Assume(ctx context.Context, t kms.Target) (kms.Session, error) {
+	s := p.newSession(t, ownClient(p.aws.HTTPClient), freshDuration)
+	s.fresh = true
+	if err := s.ensure(ctx); err != nil {
+		_ = s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Session implements kms.Provider.
+func (p *Provider) Session(ctx context.Context, t kms.Target) (kms.Session, error) {
+	p.mu.Lock()
+	s := p.sessions[t]
+	if s == nil {
+		p.sweep()
+		s = p.newSession(t, p.shared, cachedDuration)
+		p.sessions[t] = s
+	}
+	p.mu.Unlock()
+	if err := s.ensure(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// sweep drops sessions that nobody used for as long as they lived. p.mu is held.
+func (p *Provider) sweep() {
+	for t, s := range p.sessions {
+		if s.unused() {
+			delete(p.sessions, t)
+		}
+	}
+}
+
+// Forget implements kms.Provider. Sessions that somebody still holds assume the role
+// again at their next call.
+func (p *Provider) Forget(t kms.Target) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for k, s := range p.sessions {
+		if k.RoleARN == t.RoleARN {
+			s.drop()
+			delete(p.sessions, k)
+		}
+	}
+}
+
+// TryAssume implements kms.Provider.
+func (p *Provider) TryAssume(ctx context.Context, roleARN string, externalID *string, region string) error {
+	client := ownClient(p.aws.HTTPClient)
+	defer client.CloseIdleConnections()
+	t := kms.Target{RoleARN: roleARN, Region: region}
+	_, err := p.assume(ctx, client, t, externalID, denyAll, freshDuration)
+	return err
+}
+
+// CallerIdentity implements kms.Provider.
+func (p *Provider) CallerIdentity(ctx context.Context) (account, arn string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := p.ownCredentials(ctx, kms.OpGetCallerIdentity); err != nil {
+		return "", "", err
+	}
+	out, err := p.stsClient(kms.Target{}, p.shared).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	if err != nil {
+		return "", "", p.failed(classify(err, kms.OpGetCallerIdentity))
+	}
+	if aws.ToString(out.Account) == "" || aws.ToString(out.Arn) == "" {
+		return "", "", p.failed(empty(kms.OpGetCallerIdentity))
+	}
+	return *out.Account, *out.Arn, nil
+}
+
+func (p *Provider) region(t kms.Target) string {
+	if t.Region != "" {
+		return t.Region
+	}
+	return p.aws.Region
+}
+
+// failed logs what Keywright does not know, since only the log has it in full.
+func (p *Provider) failed(f *kms.Failure) error {
+	if f.Reason == kms.Unknown || f.Reason == kms.KeyARNInvalid {
+		p.log.Error("aws gave an answer that keywright cannot place", "operation", string(f.Operation), "code", f.Code,
+			"request_id", f.RequestID, "message", f.Message, "error", f.Err)
+	}
+	return f
+}
