@@ -94,7 +94,9 @@ type AccessRole struct {
 	ID         keys.RoleID    `json:"id"`
 	Project    keys.ProjectID `json:"project"`
 	ExternalID string         `json:"externalId"`
-	Created    time.Time      `json:"created"`
+	// PlatformARN is the principal that was handed out for the trust policy.
+	PlatformARN string    `json:"platformArn"`
+	Created     time.Time `json:"created"`
 	// Authorized is zero until the role was proven.
 	Authorized time.Time `json:"authorized,omitzero"`
 	ARN        string    `json:"arn,omitempty"`

@@ -69,7 +69,9 @@ func (s *Service) CreateProject(ctx context.Context, p Principal, in NewProject)
 	return out, err
 }
 
-func addProject(tx *store.Tx, p store.Project) error { return duplicateProject(tx.AddProject(p), p.Name) }
+func addProject(tx *store.Tx, p store.Project) error {
+	return duplicateProject(tx.AddProject(p), p.Name)
+}
 
 func duplicateProject(err error, name string) error {
 	if errors.Is(err, store.ErrDuplicate) {
