@@ -1,0 +1,77 @@
+package agent
+
+import (
+	"github.com/keywright/keywright/internal/agentlink"
+)
+
+// action is what a node's state machine does next.
+type action string
+
+const (
+	doNothing action = "nothing"
+	doStart   action = "start"   // create files and port where there are none, start, prepare
+	doStop    action = "stop"    // take the process down
+	doRewrite action = "rewrite" // write the files anew with or without encryption, swap
+	doTend    action = "tend"    // users, leftovers of a rewrite
+	doRemove  action = "remove"  // carry out a tombstone
+)
+
+// situation is everything that decides what a node needs next.
+type situation struct {
+	// wanted is nil for a node that the control plane does not name (any more):
+	// absence is not deletion, so nothing is done to it.
+	wanted    *agentlink.Node
+	tombstone bool
+	// exists tells that there is a record; encrypted and generation are its files'.
+	exists     bool
+	encrypted  bool
+	generation uint64
+	running    bool
+	// mayStart and mustBeDown are the custody verdict on the project's key, false
+	// and false where there is none.
+	mayStart, mustBeDown bool
+	// untended tells that users or leftovers wait to be taken care of.
+	untended bool
+}
+
+// decide is the node's whole behaviour: a pure function, so that every case is a
+// line in a table test. It gives the phase that the node is in while (or unless)
+// the action succeeds.
+func decide(s situation) (action, agentlink.Phase, string) {
+	switch {
+	case s.tombstone:
+		return doRemove, agentlink.PhaseStopped, "being removed"
+	case s.running && s.exists && s.encrypted && s.mustBeDown:
+		return doStop, agentlink.PhaseStoppedByCustody, "the customer key is not usable"
+	case s.wanted == nil && s.running:
+		return doNothing, agentlink.PhaseRunning, "the control plane does not name this node; it is left as it is"
+	case s.wanted == nil:
+		return doNothing, agentlink.PhaseStopped, "the control plane does not name this node; it is left as it is"
+	case !s.wanted.Run && s.running:
+		return doStop, agentlink.PhaseStopped, ""
+	case !s.wanted.Run:
+		return doNothing, agentlink.PhaseStopped, ""
+	}
+	needsKey := s.wanted.Encrypted // of a node without files yet
+	if s.exists {
+		needsKey = s.encrypted
+	}
+	rewrite := s.exists && s.encrypted != s.wanted.Encrypted
+	switch {
+	case rewrite && s.mayStart:
+		return doRewrite, agentlink.PhaseRewriting, "the files are being written anew"
+	case !s.running && needsKey && s.mustBeDown:
+		return doNothing, agentlink.PhaseStoppedByCustody, "the customer key is not usable"
+	case !s.running && needsKey && !s.mayStart:
+		return doNothing, agentlink.PhaseWaitingForKey, "waiting for the customer key"
+	case !s.running && !s.exists:
+		return doStart, agentlink.PhaseCreating, ""
+	case !s.running:
+		return doStart, agentlink.PhaseStarting, ""
+	case s.untended:
+		return doTend, agentlink.PhaseRunning, ""
+	case rewrite:
+		return doNothing, agentlink.PhaseRunning, "the change of encryption waits for the customer key"
+	}
+	return doNothing, agentlink.PhaseRunning, ""
+}

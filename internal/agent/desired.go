@@ -1,0 +1,126 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+
+	"github.com/keywright/keywright/internal/agent/durable"
+	"github.com/keywright/keywright/internal/agentlink"
+	"github.com/keywright/keywright/internal/keys"
+	"github.com/keywright/keywright/internal/kmip"
+)
+
+// wishes holds the newest desired state: in memory with passwords, on disk
+// without. It is safe for concurrent use.
+type wishes struct {
+	path string
+
+	mu      sync.Mutex
+	current agentlink.Desired
+	admit   map[string]kmip.Principal
+	changed chan struct{}
+	frozen  string
+}
+
+func openWishes(path string) (*wishes, error) {
+	w := &wishes{path: path, changed: make(chan struct{})}
+	err := durable.ReadJSON(path, &w.current)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if w.current.Version > agentlink.Version {
+		return nil, fmt.Errorf("stored desired state: %w", agentlink.ErrVersion)
+	}
+	w.index()
+	return w, nil
+}
+
+// errRolledBack means that the control plane offers an older state than this
+// host remembers: its store was restored. Changes freeze until a person decides
+// (key-plane rule 2.4).
+var errRolledBack = errors.New("the control plane is older than this host remembers")
+
+// take stores a newer desired state.
+func (w *wishes) take(d agentlink.Desired) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if d.Revision < w.current.Revision {
+		w.frozen = fmt.Sprintf("control plane offers revision %d, this host has %d: was its store restored from a backup?", d.Revision, w.current.Revision)
+		return errRolledBack
+	}
+	w.frozen = ""
+	if err := durable.WriteJSON(w.path, withoutPasswords(d), 0o600); err != nil {
+		return err
+	}
+	w.current = d
+	w.index()
+	close(w.changed)
+	w.changed = make(chan struct{})
+	return nil
+}
+
+func withoutPasswords(d agentlink.Desired) agentlink.Desired {
+	d.Projects = slices.Clone(d.Projects)
+	for i, p := range d.Projects {
+		d.Projects[i].Users = slices.Clone(p.Users)
+		for j := range p.Users {
+			d.Projects[i].Users[j].Password = ""
+		}
+	}
+	return d
+}
+
+// index maps the fingerprints that are admitted to their nodes.
+func (w *wishes) index() {
+	w.admit = map[string]kmip.Principal{}
+	for _, n := range w.current.Nodes {
+		for _, f := range n.KMIPClientFingerprints {
+			w.admit[f] = kmip.Principal{Node: n.ID, Project: n.Project, Cluster: n.Cluster, Fingerprint: f}
+		}
+	}
+}
+
+// Admit implements kmip.Admission.
+func (w *wishes) Admit(fingerprint string) (kmip.Principal, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p, ok := w.admit[fingerprint]
+	return p, ok
+}
+
+// get gives the current state, and a channel that is closed when it changes.
+func (w *wishes) get() (agentlink.Desired, <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.current, w.changed
+}
+
+// alarm says why changes are frozen; empty if they are not.
+func (w *wishes) alarm() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.frozen
+}
+
+func (w *wishes) node(id keys.NodeID) (agentlink.Node, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	i := slices.IndexFunc(w.current.Nodes, func(n agentlink.Node) bool { return n.ID == id })
+	if i < 0 {
+		return agentlink.Node{}, false
+	}
+	return w.current.Nodes[i], true
+}
+
+func (w *wishes) project(id keys.ProjectID) (agentlink.Project, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	i := slices.IndexFunc(w.current.Projects, func(p agentlink.Project) bool { return p.ID == id })
+	if i < 0 {
+		return agentlink.Project{}, false
+	}
+	return w.current.Projects[i], true
+}

@@ -1,0 +1,210 @@
+package driver
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/keywright/keywright/internal/secret"
+)
+
+// AdminUser is the name of the agent's own user on each node, in the database
+// "admin" with the role root.
+const AdminUser = "__keywright"
+
+// MongoDB's error codes that Admin acts upon.
+const (
+	codeUserNotFound       = 11
+	codeUserExists         = 51003
+	codeAlreadyInitialized = 23
+)
+
+// Admin administers one node at 127.0.0.1.
+type Admin struct {
+	port     int
+	caFile   string
+	password secret.Bytes
+}
+
+// NewAdmin makes the administrator of the node at a port. password is that of
+// AdminUser; caFile the authority of the databases.
+func NewAdmin(port int, caFile string, password secret.Bytes) *Admin {
+	return &Admin{port: port, caFile: caFile, password: password}
+}
+
+// User is a database user as a node shall have it.
+type User struct {
+	Database, Name string
+	Password       secret.Bytes
+	Roles          []Role
+}
+
+// Role is a role on a database.
+type Role struct{ Role, Database string }
+
+// Prepare brings a fresh node into service: it initiates the replica set and
+// makes AdminUser, and does nothing where that was done before. It waits until
+// the node is primary. advertised is the node's host:port for drivers.
+func (a *Admin) Prepare(ctx context.Context, set, advertised string) error {
+	err := a.with(ctx, true, func(c *mongo.Client) error { return ping(ctx, c) })
+	if err == nil {
+		return a.with(ctx, true, func(c *mongo.Client) error { return waitPrimary(ctx, c) })
+	}
+	if !isAuthentication(err) {
+		return err
+	}
+	// Without any user yet the node takes these two from the loopback address
+	// (the localhost exception of mongod).
+	return a.with(ctx, false, func(c *mongo.Client) error {
+		if err := initiate(ctx, c, set, advertised); err != nil {
+			return err
+		}
+		if err := waitPrimary(ctx, c); err != nil {
+			return err
+		}
+		return run(ctx, c, "admin", bson.D{
+			{Key: "createUser", Value: AdminUser}, {Key: "pwd", Value: string(a.password.Reveal())},
+			{Key: "roles", Value: bson.A{bson.D{{Key: "role", Value: "root"}, {Key: "db", Value: "admin"}}}},
+		})
+	})
+}
+
+func initiate(ctx context.Context, c *mongo.Client, set, advertised string) error {
+	err := run(ctx, c, "admin", bson.D{{Key: "replSetInitiate", Value: bson.D{
+		{Key: "_id", Value: set}, {Key: "version", Value: 1},
+		{Key: "members", Value: bson.A{bson.D{{Key: "_id", Value: 0}, {Key: "host", Value: advertised}}}},
+	}}})
+	if hasCode(err, codeAlreadyInitialized) {
+		return nil
+	}
+	return err
+}
+
+func waitPrimary(ctx context.Context, c *mongo.Client) error {
+	t := time.NewTicker(20 * time.Millisecond)
+	defer t.Stop()
+	for {
+		var hello struct {
+			Primary bool `bson:"isWritablePrimary"`
+		}
+		if err := c.Database("admin").RunCommand(ctx, bson.D{{Key: "hello", Value: 1}}).Decode(&hello); err != nil {
+			return fmt.Errorf("ask node for its state: %w", err)
+		}
+		if hello.Primary {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the node to become primary: %w", ctx.Err())
+		case <-t.C:
+		}
+	}
+}
+
+// Ping makes an authenticated status call: it proves that the process at the
+// port is the node that holds our user.
+func (a *Admin) Ping(ctx context.Context) error {
+	return a.with(ctx, true, func(c *mongo.Client) error { return ping(ctx, c) })
+}
+
+func ping(ctx context.Context, c *mongo.Client) error {
+	return run(ctx, c, "admin", bson.D{{Key: "replSetGetStatus", Value: 1}})
+}
+
+// ApplyUsers makes or changes the wanted users and drops the unwanted ones,
+// each named by database and name.
+func (a *Admin) ApplyUsers(ctx context.Context, wanted []User, unwanted []User) error {
+	if len(wanted)+len(unwanted) == 0 {
+		return nil
+	}
+	return a.with(ctx, true, func(c *mongo.Client) error {
+		for _, u := range unwanted {
+			err := run(ctx, c, u.Database, bson.D{{Key: "dropUser", Value: u.Name}})
+			if err != nil && !hasCode(err, codeUserNotFound) {
+				return fmt.Errorf("drop user: %w", err)
+			}
+		}
+		for _, u := range wanted {
+			if err := applyUser(ctx, c, u); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func applyUser(ctx context.Context, c *mongo.Client, u User) error {
+	roles := bson.A{}
+	for _, r := range u.Roles {
+		roles = append(roles, bson.D{{Key: "role", Value: r.Role}, {Key: "db", Value: r.Database}})
+	}
+	tail := bson.D{{Key: "pwd", Value: string(u.Password.Reveal())}, {Key: "roles", Value: roles}}
+	err := run(ctx, c, u.Database, append(bson.D{{Key: "createUser", Value: u.Name}}, tail...))
+	if hasCode(err, codeUserExists) {
+		err = run(ctx, c, u.Database, append(bson.D{{Key: "updateUser", Value: u.Name}}, tail...))
+	}
+	if err != nil {
+		return fmt.Errorf("make database user: %w", err)
+	}
+	return nil
+}
+
+func (a *Admin) with(ctx context.Context, login bool, fn func(*mongo.Client) error) error {
+	pem, err := os.ReadFile(a.caFile)
+	if err != nil {
+		return fmt.Errorf("read authority of the databases: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return errors.New("file of the databases' authority holds no certificate")
+	}
+	o := options.Client().
+		ApplyURI(fmt.Sprintf("mongodb://127.0.0.1:%d/?directConnection=true", a.port)).
+		SetTLSConfig(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}).
+		SetServerSelectionTimeout(3 * time.Second).SetConnectTimeout(3 * time.Second).
+		SetMaxPoolSize(2).SetAppName("keywright-agent").SetRetryWrites(false)
+	if login {
+		o.SetAuth(options.Credential{
+			AuthMechanism: "SCRAM-SHA-256", AuthSource: "admin", Username: AdminUser, Password: string(a.password.Reveal()),
+		})
+	}
+	c, err := mongo.Connect(o)
+	if err != nil {
+		return fmt.Errorf("connect to node: %w", err)
+	}
+	defer func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		_ = c.Disconnect(end)
+	}()
+	return fn(c)
+}
+
+func run(ctx context.Context, c *mongo.Client, db string, cmd bson.D) error {
+	if err := c.Database(db).RunCommand(ctx, cmd).Err(); err != nil {
+		return fmt.Errorf("%s on node: %w", cmd[0].Key, err)
+	}
+	return nil
+}
+
+func hasCode(err error, code int) bool {
+	var se mongo.ServerError
+	return errors.As(err, &se) && se.HasErrorCode(code)
+}
+
+func isAuthentication(err error) bool {
+	const authenticationFailed, unauthorized = 18, 13
+	if hasCode(err, authenticationFailed) || hasCode(err, unauthorized) {
+		return true
+	}
+	var ce mongo.CommandError
+	return errors.As(err, &ce) && (ce.Code == authenticationFailed || ce.Code == unauthorized)
+}

@@ -1,0 +1,131 @@
+package driver
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/keywright/keywright/internal/engine/cryptofs"
+	"github.com/keywright/keywright/internal/keys"
+)
+
+// Spec is everything a node's process needs to start.
+type Spec struct {
+	Node       keys.NodeID
+	DBPath     string
+	Port       int
+	ReplicaSet string
+	LogPath    string
+	// TLSFile holds the node's private key and certificate, TLSCAFile the
+	// authority of the databases.
+	TLSFile   string
+	TLSCAFile string
+	// KMIP is nil for a node without customer key.
+	KMIP *KMIP
+}
+
+// KMIP is the way to the agent's KMIP server.
+type KMIP struct {
+	Host         string
+	Port         int
+	ClientFile   string
+	ServerCAFile string
+	// StatePolling is the time between a node's own looks at its key's state.
+	StatePolling time.Duration
+}
+
+// Rewrite says how a stopped node's files are written anew beside themselves.
+type Rewrite struct {
+	Spec
+	// From and To are data directories; To must not exist.
+	From, To string
+	// FromEncrypted and ToEncrypted say what is under a customer key.
+	FromEncrypted, ToEncrypted bool
+}
+
+// Driver is one engine.
+type Driver interface {
+	// Start gives the command line of a node.
+	Start(s Spec) []string
+	// Rewrite gives the command line that copies a stopped node's data into a new
+	// directory and exits with 0 only when the copy is whole, verified and durable.
+	Rewrite(r Rewrite) []string
+	// Grace is the time between SIGTERM and SIGKILL when a key was taken away
+	// (key-plane rule 16).
+	Grace() time.Duration
+	// MasterKey reads which master key the files in a data directory name. It needs
+	// no key. A directory without encryption gives an error.
+	MasterKey(dbPath string) (keys.KeyID, error)
+}
+
+// Bundled is the engine in the program itself, `keywright mongod`.
+type Bundled struct {
+	// Executable is the path of the program.
+	Executable string
+}
+
+// Grace is one second: the bundled engine's log makes every acknowledged write
+// durable, so a kill loses nothing.
+func (Bundled) Grace() time.Duration { return time.Second }
+
+// Start implements Driver with the options of the real mongod.
+func (b Bundled) Start(s Spec) []string {
+	args := []string{
+		b.Executable, "mongod", "--dbpath", s.DBPath, "--port", fmt.Sprint(s.Port), "--bind_ip", "127.0.0.1",
+		"--replSet", s.ReplicaSet, "--auth", "--logpath", s.LogPath, "--nodeId", string(s.Node),
+		"--tlsMode", "requireTLS", "--tlsCertificateKeyFile", s.TLSFile, "--tlsCAFile", s.TLSCAFile,
+	}
+	if s.KMIP != nil {
+		args = append(append(args, "--enableEncryption"), kmipArgs(*s.KMIP)...)
+	}
+	return args
+}
+
+// MasterKey implements Driver: the newest keyring names it.
+func (Bundled) MasterKey(dbPath string) (keys.KeyID, error) {
+	var newest keys.KeyID
+	var highest uint64
+	files, err := filepath.Glob(filepath.Join(dbPath, "keyring.*"))
+	if err != nil {
+		return "", fmt.Errorf("list keyrings: %w", err)
+	}
+	for _, f := range files {
+		if strings.HasSuffix(f, ".tmp") {
+			continue
+		}
+		gen, id, _, err := cryptofs.InspectKeyring(vfs.Default, f)
+		if err != nil {
+			return "", err
+		}
+		if gen > highest {
+			highest, newest = gen, id
+		}
+	}
+	if newest == "" {
+		return "", fmt.Errorf("no keyring in %s", dbPath)
+	}
+	return newest, nil
+}
+
+// Rewrite implements Driver.
+func (b Bundled) Rewrite(r Rewrite) []string {
+	args := []string{
+		b.Executable, "mongod", "rewrite", "--from", r.From, "--to", r.To, "--nodeId", string(r.Node),
+		fmt.Sprintf("--fromEncrypted=%t", r.FromEncrypted), fmt.Sprintf("--toEncrypted=%t", r.ToEncrypted),
+	}
+	if r.KMIP != nil {
+		args = append(args, kmipArgs(*r.KMIP)...)
+	}
+	return args
+}
+
+func kmipArgs(k KMIP) []string {
+	return []string{
+		"--kmipServerName", k.Host, "--kmipPort", fmt.Sprint(k.Port),
+		"--kmipClientCertificateFile", k.ClientFile, "--kmipServerCAFile", k.ServerCAFile,
+		"--kmipKeyStatePollingSeconds", fmt.Sprint(max(1, int(k.StatePolling.Seconds()))),
+	}
+}

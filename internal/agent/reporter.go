@@ -1,0 +1,122 @@
+package agent
+
+import (
+	"context"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/keywright/keywright/internal/agentlink"
+	"github.com/keywright/keywright/internal/keys"
+)
+
+// reportEvery is the longest time between two reports.
+const reportEvery = 10 * time.Second
+
+// reporter tells the control plane how the host is: on change, and regularly.
+type reporter struct {
+	a    *Agent
+	wake chan struct{}
+
+	mu   sync.Mutex
+	link bool
+}
+
+func newReporter(a *Agent) *reporter { return &reporter{a: a, wake: make(chan struct{}, 1)} }
+
+// poke asks for a report soon.
+func (r *reporter) poke() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// linked tells whether this process has had a desired state from the control
+// plane, as opposed to one from its disk.
+func (r *reporter) linked() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.link
+}
+
+func (r *reporter) setLinked(v bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.link = v
+}
+
+func (r *reporter) run(ctx context.Context) error {
+	failed := false
+	for {
+		wait := reportEvery
+		if err := r.a.link.Status(ctx, r.a.status()); err != nil && ctx.Err() == nil {
+			if !failed {
+				r.a.log.Warn("status could not be told to the control plane", "error", err)
+			}
+			failed, wait = true, time.Second
+		} else {
+			failed = false
+		}
+		t := time.NewTimer(wait)
+		wake := r.wake
+		if failed {
+			wake = nil // a storm of changes must not become a storm of calls
+		}
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return nil
+		case <-wake:
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+// status gathers the report.
+func (a *Agent) status() agentlink.Status {
+	d, _ := a.wishes.get()
+	head := a.recorder.head()
+	s := agentlink.Status{
+		Revision: d.Revision, KMIPAddress: a.kmip.Addr().String(), AuditSeq: head.Seq, AuditHead: head.Hash.String(),
+		Nodes: []agentlink.NodeStatus{}, Custody: []agentlink.CustodyStatus{},
+	}
+	a.mu.Lock()
+	nodes := make([]*node, 0, len(a.nodes))
+	for _, r := range a.nodes {
+		nodes = append(nodes, r.it)
+	}
+	custodes := make([]*custodian, 0, len(a.custodes))
+	for _, r := range a.custodes {
+		custodes = append(custodes, r.it)
+	}
+	a.mu.Unlock()
+	for _, n := range nodes {
+		if ns, ok := n.status(); ok {
+			s.Nodes = append(s.Nodes, ns)
+		}
+	}
+	for _, c := range custodes {
+		s.Custody = append(s.Custody, c.status())
+	}
+	s.Buried = a.buried(d)
+	if alarm := a.wishes.alarm(); alarm != "" {
+		s.Alarms = append(s.Alarms, alarm)
+	}
+	return s
+}
+
+// buried lists the tombstones that are carried out: what they name is gone.
+func (a *Agent) buried(d agentlink.Desired) []keys.NodeID {
+	var out []keys.NodeID
+	for _, t := range d.Tombstones {
+		a.mu.Lock()
+		_, supervised := a.nodes[t.Node]
+		a.mu.Unlock()
+		if _, err := os.Stat(a.dir.node(t.Node)); !supervised && os.IsNotExist(err) {
+			out = append(out, t.Node)
+		}
+	}
+	return out
+}

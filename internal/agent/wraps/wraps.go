@@ -1,0 +1,207 @@
+package wraps
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/keywright/keywright/internal/agent/durable"
+	"github.com/keywright/keywright/internal/agentlink"
+	"github.com/keywright/keywright/internal/envelope"
+	"github.com/keywright/keywright/internal/keys"
+	"github.com/keywright/keywright/internal/kmip"
+)
+
+// Format is the version of a record's file.
+const Format = 1
+
+// Record is one key of one node.
+type Record struct {
+	Format  int            `json:"format"`
+	Key     keys.KeyID     `json:"key"`
+	Node    keys.NodeID    `json:"node"`
+	Project keys.ProjectID `json:"project"`
+	Cluster keys.ClusterID `json:"cluster"`
+	Purpose keys.Purpose   `json:"purpose"`
+	State   keys.State     `json:"state"`
+	// Revision grows with each change of the record.
+	Revision uint64 `json:"revision"`
+	// Generation is the CMK configuration that wrapped it.
+	Generation uint64    `json:"generation"`
+	Created    time.Time `json:"created"`
+	// Activated is when the key became Active; zero if it never was.
+	Activated time.Time `json:"activated,omitzero"`
+	// Meta describes the KMIP object, so that Get returns what was registered.
+	Meta kmip.Meta `json:"meta"`
+	// Wrapped is envelope.Wrapped in its binary form; empty once destroyed.
+	Wrapped []byte `json:"wrapped,omitempty"`
+	// Escrowed is the newest revision that the control plane has confirmed.
+	Escrowed uint64 `json:"escrowed"`
+}
+
+// Context is the encryption context of the record, rebuilt from its owner: the
+// caller passes the authenticated identity, and the record must agree with it.
+func (r Record) Context(d keys.DeploymentID) keys.Context {
+	return keys.Context{Deployment: d, Project: r.Project, Cluster: r.Cluster, Node: r.Node, Purpose: r.Purpose, Key: r.Key}
+}
+
+// Unwrapped decodes the wrapped form.
+func (r Record) Unwrapped() (envelope.Wrapped, error) {
+	var w envelope.Wrapped
+	err := w.UnmarshalBinary(r.Wrapped)
+	return w, err
+}
+
+// Escrow is the record as the control plane keeps it.
+func (r Record) Escrow() agentlink.EscrowedWrap {
+	return agentlink.EscrowedWrap{
+		Node: r.Node, Project: r.Project, Cluster: r.Cluster, Key: r.Key, Purpose: r.Purpose, State: r.State,
+		Generation: r.Generation, Revision: r.Revision, Wrapped: r.Wrapped, Created: r.Created,
+	}
+}
+
+// Store is the directory of a host's records. It is safe for concurrent use.
+type Store struct {
+	dir     string
+	mu      sync.Mutex
+	records map[keys.KeyID]Record
+}
+
+// Open reads all records below dir, which is made if it is missing (mode 0700).
+// A record that cannot be read is an error: a key must not look unknown because
+// its file is damaged.
+func Open(dir string) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make key directory: %w", err)
+	}
+	s := &Store{dir: dir, records: map[keys.KeyID]Record{}}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".json") || strings.HasPrefix(d.Name(), ".") {
+			return err
+		}
+		var r Record
+		if err := durable.ReadJSON(path, &r); err != nil {
+			return err
+		}
+		if r.Format != Format {
+			return fmt.Errorf("key record %s has format %d, this program reads %d", path, r.Format, Format)
+		}
+		if string(r.Key)+".json" != d.Name() || !r.Key.Valid() {
+			return fmt.Errorf("key record %s is of key %q", path, r.Key)
+		}
+		s.records[r.Key] = r
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read wrapped keys: %w", err)
+	}
+	return s, nil
+}
+
+func (s *Store) path(r Record) string {
+	return filepath.Join(s.dir, string(r.Node), string(r.Key)+".json")
+}
+
+// ErrConflict means that the record changed since it was read.
+var ErrConflict = errors.New("key record was changed by somebody else")
+
+// Put stores a record durably: a new one with revision 0, or a change of the
+// record whose revision it carries. It gives the record with its new revision.
+func (s *Store) Put(r Record) (Record, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old, exists := s.records[r.Key]
+	if exists != (r.Revision > 0) || exists && old.Revision != r.Revision {
+		return Record{}, ErrConflict
+	}
+	r.Format = Format
+	r.Revision++
+	return r, s.write(r)
+}
+
+// MarkEscrowed notes that the control plane has the record's revision.
+func (s *Store) MarkEscrowed(key keys.KeyID, revision uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.records[key]
+	if !ok || r.Escrowed >= revision {
+		return nil
+	}
+	r.Escrowed = revision
+	return s.write(r)
+}
+
+func (s *Store) write(r Record) error {
+	dir := filepath.Dir(s.path(r))
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		if err := errors.Join(os.Mkdir(dir, 0o700), durable.SyncDir(s.dir)); err != nil {
+			return fmt.Errorf("make key directory: %w", err)
+		}
+	}
+	if err := durable.WriteJSON(s.path(r), r, 0o600); err != nil {
+		return fmt.Errorf("store wrapped key: %w", err)
+	}
+	s.records[r.Key] = r
+	return nil
+}
+
+// Get finds a record.
+func (s *Store) Get(key keys.KeyID) (Record, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.records[key]
+	return r, ok
+}
+
+// OfNode lists a node's records, oldest first.
+func (s *Store) OfNode(node keys.NodeID) []Record {
+	return s.list(func(r Record) bool { return r.Node == node })
+}
+
+// Unescrowed lists what the control plane has not confirmed yet, oldest first.
+func (s *Store) Unescrowed() []Record {
+	return s.list(func(r Record) bool { return r.Escrowed < r.Revision })
+}
+
+func (s *Store) list(keep func(Record) bool) []Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []Record
+	for _, r := range s.records {
+		if keep(r) {
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, func(a, b Record) int {
+		if c := a.Created.Compare(b.Created); c != 0 {
+			return c
+		}
+		return strings.Compare(string(a.Key), string(b.Key))
+	})
+	return out
+}
+
+// Destroy drops the ciphertexts of a node's keys but those in keep, and records
+// them as destroyed. It is called on an explicit, recorded order only
+// (key-plane rules 2.4 and 2.5).
+func (s *Store) Destroy(node keys.NodeID, keep ...keys.KeyID) ([]Record, error) {
+	var out []Record
+	for _, r := range s.OfNode(node) {
+		if slices.Contains(keep, r.Key) || r.State == keys.StateDestroyed {
+			continue
+		}
+		r.State, r.Wrapped = keys.StateDestroyed, nil
+		r, err := s.Put(r)
+		if err != nil {
+			return out, fmt.Errorf("destroy wrapped key: %w", err)
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
