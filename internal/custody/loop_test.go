@@ -1,0 +1,594 @@
+package custody_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/keywright/keywright/internal/custody"
+	"github.com/keywright/keywright/internal/kms"
+)
+
+// key is a customer's key as a prober sees it, by the bubble's clock.
+type key struct {
+	mu      sync.Mutex
+	outcome kms.Outcome
+	reason  kms.Reason
+	took    time.Duration
+	hang    bool // ignores its context for a minute
+	runs    []time.Time
+	gens    []uint64
+	active  int
+	overlap bool
+}
+
+func (k *key) set(o kms.Outcome, r kms.Reason) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.outcome, k.reason = o, r
+}
+
+func (k *key) Probe(ctx context.Context, generation uint64) kms.Result {
+	k.mu.Lock()
+	k.runs, k.gens = append(k.runs, time.Now()), append(k.gens, generation)
+	k.active++
+	k.overlap = k.overlap || k.active > 1
+	took, hang := k.took, k.hang
+	k.mu.Unlock()
+	defer func() { k.mu.Lock(); k.active--; k.mu.Unlock() }()
+	if hang {
+		time.Sleep(time.Minute)
+	}
+	select {
+	case <-time.After(took):
+	case <-ctx.Done():
+		return kms.Failed(ctx.Err(), time.Time{}, time.Now())
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	res := kms.Result{Outcome: k.outcome, Reason: k.reason}
+	if res.Outcome != kms.OK {
+		res.Failure = &kms.Failure{Outcome: res.Outcome, Reason: res.Reason}
+	}
+	return res
+}
+
+func (k *key) starts() []time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.runs)
+}
+
+// disk keeps the state in JSON, as a real store does.
+type disk struct {
+	mu    sync.Mutex
+	state []byte
+	err   error
+	hang  time.Duration
+}
+
+func (d *disk) Load(context.Context) (custody.State, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var s custody.State
+	if d.state == nil {
+		return s, custody.ErrNoState
+	}
+	return s, json.Unmarshal(d.state, &s)
+}
+
+func (d *disk) Save(_ context.Context, s custody.State) error {
+	d.mu.Lock()
+	hang, err := d.hang, d.err
+	d.mu.Unlock()
+	time.Sleep(hang)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.state = b
+	return nil
+}
+
+func (d *disk) verdict(t *testing.T) custody.Verdict {
+	t.Helper()
+	s, err := d.Load(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Verdict
+}
+
+// host is a loop with what surrounds it.
+type host struct {
+	t    *testing.T
+	key  *key
+	disk *disk
+	loop *custody.Loop
+	stop func()
+
+	mu     sync.Mutex
+	acts   []act
+	refuse map[custody.Effect]error
+	block  map[custody.Effect]time.Duration
+}
+
+type act struct {
+	effect custody.Effect
+	when   time.Time
+	stored custody.Verdict // what the disk held at that moment
+	state  custody.State
+}
+
+// bubbleClock is the boot-time clock of a bubble.
+func bubbleClock(boot string) func() custody.Reading {
+	zero := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+	return func() custody.Reading {
+		now := time.Now()
+		return custody.Reading{Boot: boot, Since: now.Sub(zero), Wall: now}
+	}
+}
+
+func startHost(t *testing.T, interval time.Duration, k *key, d *disk) *host {
+	h := &host{t: t, key: k, disk: d, refuse: map[custody.Effect]error{}, block: map[custody.Effect]time.Duration{}}
+	h.start(interval)
+	return h
+}
+
+func (h *host) start(interval time.Duration) {
+	h.loop = custody.NewLoop(custody.Config{
+		Project: "p", Prober: h.key, Store: h.disk, Policy: custody.Policy{Interval: interval}, Generation: 1,
+		Now: bubbleClock("boot"), Enact: h.enact,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.loop.Run(ctx) }()
+	h.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			h.t.Error(err)
+		}
+	}
+	synctest.Wait()
+}
+
+func (h *host) restart(interval time.Duration) {
+	h.stop()
+	h.mu.Lock()
+	h.acts = nil
+	h.mu.Unlock()
+	h.start(interval)
+}
+
+func (h *host) enact(_ context.Context, e custody.Effect, s custody.State) error {
+	h.mu.Lock()
+	wait, err := h.block[e], h.refuse[e]
+	h.mu.Unlock()
+	time.Sleep(wait)
+	if err != nil {
+		return err
+	}
+	a := act{effect: e, when: time.Now(), state: s}
+	h.disk.mu.Lock()
+	if h.disk.state != nil {
+		var s custody.State
+		if err := json.Unmarshal(h.disk.state, &s); err == nil {
+			a.stored = s.Verdict
+		}
+	}
+	h.disk.mu.Unlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.acts = append(h.acts, a)
+	return nil
+}
+
+func (h *host) find(e custody.Effect) []act {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []act
+	for _, a := range h.acts {
+		if a.effect == e {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func (h *host) wantVerdict(v custody.Verdict) {
+	h.t.Helper()
+	synctest.Wait()
+	if got := h.loop.State().Verdict; got != v {
+		h.t.Fatalf("verdict %s, want %s", got, v)
+	}
+	if err := h.loop.Releasable(); (err == nil) != v.Releases() || err != nil && !errors.Is(err, custody.ErrNotReleasable) {
+		h.t.Fatalf("releasable in %s: %v", v, err)
+	}
+}
+
+func valid() *key { return &key{outcome: kms.OK, took: 300 * time.Millisecond} }
+
+// TestRevocationIsEnforcedInTime proves the bound of key-plane section 1: from the
+// moment the key is disabled to the stop, at most interval + C + 2 s, wherever in the
+// cycle of runs the moment falls.
+func TestRevocationIsEnforcedInTime(t *testing.T) {
+	for _, interval := range []time.Duration{time.Second, 1500 * time.Millisecond, 7 * time.Second, 30 * time.Second, 15 * time.Minute} {
+		for part := range 8 {
+			synctest.Test(t, func(t *testing.T) {
+				h := startHost(t, interval, valid(), &disk{})
+				defer func() { h.stop() }()
+				time.Sleep(3*interval + time.Duration(part)*interval/8)
+				h.wantVerdict(custody.Valid)
+				disabled := time.Now()
+				h.key.set(kms.Revoked, kms.KeyDisabled)
+				bound := interval + custody.Policy{Interval: interval}.C() + 2*time.Second
+				time.Sleep(bound)
+				synctest.Wait()
+				stops := h.find(custody.Stop)
+				if len(stops) != 1 {
+					t.Fatalf("interval %v, part %d: %d stops after %v", interval, part, len(stops), bound)
+				}
+				if took := stops[0].when.Sub(disabled); took < (custody.Policy{Interval: interval}).C() {
+					t.Errorf("interval %v: stopped after %v, before it was confirmed", interval, took)
+				}
+				if stops[0].stored != custody.Invalid {
+					t.Errorf("the disk held %s when the nodes were stopped", stops[0].stored)
+				}
+				h.wantVerdict(custody.Invalid)
+			})
+		}
+	}
+}
+
+func TestBackoffWhileUnreachable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &key{outcome: kms.OK}
+		h := startHost(t, time.Minute, k, &disk{})
+		defer func() { h.stop() }()
+		h.wantVerdict(custody.Valid)
+		k.set(kms.Unreachable, kms.DNS)
+		begin := time.Now()
+		time.Sleep(10 * time.Minute)
+		h.wantVerdict(custody.Unreachable)
+		var waits []time.Duration
+		last := begin
+		for _, s := range k.starts()[1:] {
+			waits = append(waits, s.Sub(last))
+			last = s
+		}
+		want := []time.Duration{60 * sec, 5 * sec, 10 * sec, 20 * sec, 40 * sec, 60 * sec, 60 * sec}
+		if len(waits) < len(want) || !slices.Equal(waits[:len(want)], want) {
+			t.Errorf("waits %v, want %v", waits, want)
+		}
+		if len(h.find(custody.Stop)) != 0 {
+			t.Error("UNREACHABLE stopped something")
+		}
+		k.set(kms.OK, "")
+		time.Sleep(61 * sec)
+		h.wantVerdict(custody.Valid)
+	})
+}
+
+func TestSuspectRunsEachHalfC(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &key{outcome: kms.OK}
+		h := startHost(t, 15*time.Minute, k, &disk{})
+		defer func() { h.stop() }()
+		k.set(kms.Revoked, kms.KeyDisabled)
+		begin := time.Now()
+		h.loop.TryNow()
+		time.Sleep(9 * sec)
+		h.wantVerdict(custody.Suspect)
+		time.Sleep(sec)
+		h.wantVerdict(custody.Invalid)
+		var offs []time.Duration
+		for _, s := range k.starts()[1:] {
+			offs = append(offs, s.Sub(begin))
+		}
+		if want := []time.Duration{0, 5 * sec, 10 * sec}; !slices.Equal(offs, want) {
+			t.Errorf("runs at %v, want %v", offs, want)
+		}
+	})
+}
+
+func TestFlappingDoesNotStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &key{outcome: kms.OK}
+		h := startHost(t, time.Second, k, &disk{})
+		defer func() { h.stop() }()
+		for range 50 {
+			k.set(kms.Revoked, kms.KeyAccessDenied)
+			time.Sleep(900 * time.Millisecond)
+			k.set(kms.OK, "")
+			time.Sleep(1100 * time.Millisecond)
+		}
+		if n := len(h.find(custody.Stop)); n != 0 {
+			t.Errorf("%d stops", n)
+		}
+		if len(h.find(custody.Record)) < 10 {
+			t.Error("the flapping was not seen at all, so the test shows nothing")
+		}
+	})
+}
+
+func TestNothingIsReleasedBeforeTheStateIsLoaded(t *testing.T) {
+	l := custody.NewLoop(custody.Config{Project: "p", Prober: valid(), Store: &disk{}})
+	if err := l.Releasable(); !errors.Is(err, custody.ErrNotReleasable) {
+		t.Fatalf("releasable before the start: %v", err)
+	}
+}
+
+func TestUnreadableStoreIsAnError(t *testing.T) {
+	for name, d := range map[string]*disk{"damaged": {state: []byte("{")}, "newer": {state: []byte(`{"format":2,"verdict":"VALID"}`)}} {
+		l := custody.NewLoop(custody.Config{Project: "p", Prober: valid(), Store: d})
+		if err := l.Run(t.Context()); err == nil {
+			t.Errorf("%s state: the loop ran", name)
+		} else if name == "newer" && !errors.Is(err, custody.ErrNewerState) {
+			t.Errorf("newer state: %v", err)
+		}
+	}
+}
+
+// TestFailingDiskDelaysNoStop: rule 29.
+func TestFailingDiskDelaysNoStop(t *testing.T) {
+	for name, breakDisk := range map[string]func(*disk){
+		"error": func(d *disk) { d.err = errors.New("no space left on device") },
+		"hangs": func(d *disk) { d.hang = time.Hour },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := startHost(t, time.Second, valid(), &disk{})
+				defer func() { h.disk.mu.Lock(); h.disk.err, h.disk.hang = nil, 0; h.disk.mu.Unlock(); h.stop() }()
+				time.Sleep(5 * sec)
+				h.disk.mu.Lock()
+				breakDisk(h.disk)
+				h.disk.mu.Unlock()
+				h.key.set(kms.Revoked, kms.KeyDisabled)
+				time.Sleep(4 * sec)
+				synctest.Wait()
+				if n := len(h.find(custody.Stop)); n != 1 {
+					t.Fatalf("%d stops with a disk that %s", n, name)
+				}
+			})
+		})
+	}
+}
+
+func TestHangingAuditDelaysNoStopButEveryStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHost(t, time.Second, valid(), &disk{})
+		defer func() { h.stop() }()
+		time.Sleep(5 * sec)
+		h.mu.Lock()
+		h.refuse[custody.Record] = errors.New("audit log is full")
+		starts := 1
+		h.mu.Unlock()
+		h.key.set(kms.Revoked, kms.KeyDisabled)
+		time.Sleep(4 * sec)
+		synctest.Wait()
+		if n := len(h.find(custody.Stop)); n != 1 {
+			t.Fatalf("%d stops", n)
+		}
+		h.key.set(kms.OK, "")
+		time.Sleep(time.Minute)
+		h.wantVerdict(custody.Valid)
+		if n := len(h.find(custody.Start)); n != starts {
+			t.Fatalf("%d starts without a record", n-starts)
+		}
+		h.mu.Lock()
+		delete(h.refuse, custody.Record)
+		h.mu.Unlock()
+		time.Sleep(2 * sec)
+		synctest.Wait()
+		if n := len(h.find(custody.Start)); n != starts+1 {
+			t.Fatalf("%d starts once the audit log works", n-starts)
+		}
+		var verdicts []custody.Verdict
+		for _, a := range h.find(custody.Record) {
+			verdicts = append(verdicts, a.state.Verdict)
+		}
+		if want := []custody.Verdict{custody.Valid, custody.Suspect, custody.Invalid, custody.Valid}; !slices.Equal(verdicts, want) {
+			t.Errorf("recorded %v, want %v", verdicts, want)
+		}
+	})
+}
+
+func TestStartWaitsForTheDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHost(t, time.Second, &key{outcome: kms.Revoked, reason: kms.KeyDisabled}, &disk{})
+		defer func() { h.stop() }()
+		time.Sleep(5 * sec)
+		h.wantVerdict(custody.Invalid)
+		h.disk.mu.Lock()
+		h.disk.err = errors.New("input/output error")
+		h.disk.mu.Unlock()
+		h.key.set(kms.OK, "")
+		time.Sleep(5 * sec)
+		synctest.Wait()
+		if len(h.find(custody.Start)) != 0 || h.disk.verdict(t) != custody.Invalid {
+			t.Fatal("nodes were started although a restart would find INVALID")
+		}
+		h.disk.mu.Lock()
+		h.disk.err = nil
+		h.disk.mu.Unlock()
+		time.Sleep(3 * sec)
+		synctest.Wait()
+		if len(h.find(custody.Start)) != 1 || h.disk.verdict(t) != custody.Valid {
+			t.Fatalf("%d starts once the disk works, it holds %s", len(h.find(custody.Start)), h.disk.verdict(t))
+		}
+	})
+}
+
+func TestStopIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHost(t, time.Second, &key{outcome: kms.Revoked, reason: kms.KeyDisabled}, &disk{})
+		defer func() { h.stop() }()
+		h.mu.Lock()
+		h.refuse[custody.Stop] = errors.New("supervisor is busy")
+		h.mu.Unlock()
+		time.Sleep(5 * sec)
+		h.wantVerdict(custody.Invalid)
+		h.mu.Lock()
+		delete(h.refuse, custody.Stop)
+		h.mu.Unlock()
+		time.Sleep(1100 * time.Millisecond)
+		synctest.Wait()
+		if n := len(h.find(custody.Stop)); n != 1 {
+			t.Fatalf("%d stops", n)
+		}
+	})
+}
+
+// TestRestartInEachState: rules 20, 21.
+func TestRestartInEachState(t *testing.T) {
+	const interval = 20 * time.Second
+	synctest.Test(t, func(t *testing.T) {
+		k := &key{outcome: kms.OK}
+		h := startHost(t, interval, k, &disk{})
+		defer func() { h.stop() }()
+		h.wantVerdict(custody.Valid)
+
+		k.set(kms.Unreachable, kms.Connect)
+		h.restart(interval)
+		h.wantVerdict(custody.Unreachable)
+		if len(h.find(custody.Start)) != 0 || h.loop.State().MayStart() {
+			t.Fatal("restart in VALID without a network started nodes")
+		}
+		h.restart(interval)
+		h.wantVerdict(custody.Unreachable)
+		k.set(kms.OK, "")
+		time.Sleep(6 * sec)
+		h.wantVerdict(custody.Valid)
+		if len(h.find(custody.Start)) != 1 {
+			t.Fatal("nodes did not start with the first OK")
+		}
+
+		k.set(kms.Revoked, kms.KeyDisabled)
+		h.loop.TryNow()
+		time.Sleep(5 * sec)
+		h.wantVerdict(custody.Suspect)
+		count := h.loop.State().Chain.Count
+		k.set(kms.Unreachable, kms.Connect)
+		h.restart(interval)
+		h.wantVerdict(custody.Suspect)
+		if got := h.loop.State().Chain.Count; got != count {
+			t.Fatalf("%d in the chain after a restart, %d before", got, count)
+		}
+		k.set(kms.Revoked, kms.KeyDisabled)
+		time.Sleep(6 * sec)
+		h.wantVerdict(custody.Invalid)
+
+		k.set(kms.Unreachable, kms.Connect)
+		h.restart(interval)
+		h.wantVerdict(custody.Invalid)
+		if len(h.find(custody.Stop)) != 1 || len(h.find(custody.Start)) != 0 {
+			t.Fatal("restart in INVALID did not stop what may be running")
+		}
+		k.set(kms.OK, "")
+		time.Sleep(interval)
+		h.wantVerdict(custody.Valid)
+		if len(h.find(custody.Start)) != 1 {
+			t.Fatal("nodes did not come back")
+		}
+	})
+}
+
+func TestHangingProberIsATimeoutAndNeverOverlaps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &key{outcome: kms.OK}
+		h := startHost(t, time.Second, k, &disk{})
+		defer func() { h.stop() }()
+		k.mu.Lock()
+		k.hang = true
+		k.mu.Unlock()
+		time.Sleep(12 * sec)
+		h.wantVerdict(custody.Unreachable)
+		if r := h.loop.State().Reason; r != kms.Timeout {
+			t.Errorf("reason %s", r)
+		}
+		time.Sleep(5 * time.Minute)
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if k.overlap {
+			t.Error("two runs at a time")
+		}
+	})
+}
+
+func TestTryAgainDuringARunRunsOnceMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &key{outcome: kms.OK, took: 2 * time.Second}
+		h := startHost(t, time.Hour, k, &disk{})
+		defer func() { h.stop() }()
+		time.Sleep(time.Second)
+		asked := time.Now()
+		h.loop.TryNow()
+		h.loop.TryNow()
+		time.Sleep(10 * sec)
+		s := k.starts()
+		if len(s) != 2 || s[1].Before(asked) {
+			t.Fatalf("runs %v, asked at %v", s, asked)
+		}
+	})
+}
+
+func TestRefusedGetsMakeOneRunASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &key{outcome: kms.OK}
+		h := startHost(t, time.Hour, k, &disk{})
+		defer func() { h.stop() }()
+		time.Sleep(time.Minute)
+		before := len(k.starts())
+		for range 100 {
+			h.loop.GetRefused()
+			time.Sleep(50 * time.Millisecond)
+		}
+		if n := len(k.starts()) - before; n < 4 || n > 6 {
+			t.Errorf("%d runs in five seconds", n)
+		}
+	})
+}
+
+func TestCommitTestsTheNewGenerationAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &key{outcome: kms.OK, took: time.Second}
+		h := startHost(t, time.Hour, k, &disk{})
+		defer func() { h.stop() }()
+		h.loop.Commit(2)
+		time.Sleep(5 * sec)
+		synctest.Wait()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if !slices.Equal(k.gens, []uint64{1, 2}) {
+			t.Errorf("generations tested: %v", k.gens)
+		}
+	})
+}
+
+func TestJitterOnlyShortens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &key{outcome: kms.OK}
+		l := custody.NewLoop(custody.Config{
+			Project: "p", Prober: k, Store: &disk{}, Policy: custody.Policy{Interval: time.Minute}, Now: bubbleClock("b"),
+			Jitter: func(d time.Duration) time.Duration { return 3 * d },
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- l.Run(ctx) }()
+		time.Sleep(5*time.Minute + sec)
+		cancel()
+		if err := <-done; err != nil || len(k.starts()) != 6 {
+			t.Fatalf("%d runs, %v", len(k.starts()), err)
+		}
+	})
+}
