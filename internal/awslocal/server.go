@@ -46,6 +46,12 @@ type Server struct {
 	ln   net.Listener
 	seed Seed
 
+	store *store
+	calls *callLog
+	kms   map[string]kmsOperation
+	sts   map[string]queryOperation
+	iam   map[string]queryOperation
+
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -63,12 +69,36 @@ func Open(cfg Config) (*Server, error) {
 	if err := checkLoopback(cfg.Listen); err != nil {
 		return nil, err
 	}
+	s.kms, s.sts, s.iam = kmsOperations(), stsOperations(), iamOperations()
+	if err := s.openData(); err != nil {
+		return nil, fmt.Errorf("open local AWS: %w", err)
+	}
 	ln, err := new(net.ListenConfig).Listen(context.Background(), "tcp", cfg.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("open local AWS: listen: %w", err)
+		return nil, errors.Join(fmt.Errorf("open local AWS: listen: %w", err), s.calls.close(), s.store.close())
 	}
 	s.ln = newLimitListener(ln, maxConnections)
 	return s, nil
+}
+
+// openData opens everything below the data directory.
+func (s *Server) openData() (err error) {
+	if s.cfg.DataDir == "" {
+		return errors.New("no data directory given")
+	}
+	if s.store, err = openStore(s.cfg.DataDir, s.now()); err != nil {
+		return err
+	}
+	if s.seed, err = s.store.state.seedOf(); err == nil {
+		err = s.store.writeSeed(s.seed)
+	}
+	if err == nil {
+		s.calls, err = openCallLog(s.cfg.DataDir)
+	}
+	if err != nil {
+		return errors.Join(err, s.store.close())
+	}
+	return nil
 }
 
 // checkLoopback refuses every address that another machine could reach.
@@ -133,18 +163,11 @@ func (s *Server) Serve(ctx context.Context) error {
 func (s *Server) Close() error {
 	s.closeOnce.Do(func() {
 		if err := s.ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			s.closeErr = err
+		}
+		if err := errors.Join(s.closeErr, s.calls.close(), s.store.close()); err != nil {
 			s.closeErr = fmt.Errorf("close local AWS: %w", err)
 		}
 	})
 	return s.closeErr
-}
-
-// ServeHTTP answers one call of an AWS client, or the health check.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == HealthPath && r.Method == http.MethodGet {
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write([]byte(`{"status":"ok"}`))
-		return
-	}
-	http.NotFound(w, r)
 }

@@ -1,0 +1,74 @@
+package awslocal
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+const (
+	serverUser = "keywright-server"
+	agentUser  = "keywright-agent"
+	adminUser  = "admin"
+	canaryRole = "keywright-canary"
+
+	assumeOnly    = `{"Version":"2012-10-17","Statement":[{"Sid":"AssumeCustomerRoles","Effect":"Allow","Action":"sts:AssumeRole","Resource":"*"}]}`
+	administrator = `{"Version":"2012-10-17","Statement":[{"Sid":"AdministratorAccess","Effect":"Allow","Action":"*","Resource":"*"}]}`
+)
+
+// firstState makes the three accounts with their users.
+func firstState(now time.Time) (*state, error) {
+	st := &state{Version: stateVersion, SealKey: randomBytes(sealKeyLen), Accounts: map[string]*account{}, Keys: map[string]*key{}}
+	for _, id := range []string{PlatformAccount, CustomerAccount, SecondAccount} {
+		st.Accounts[id] = &account{ID: id, Users: map[string]*user{}, Roles: map[string]*role{}}
+	}
+	st.addUser(PlatformAccount, serverUser, "AssumeCustomerRoles", assumeOnly)
+	st.addUser(PlatformAccount, agentUser, "AssumeCustomerRoles", assumeOnly)
+	st.addUser(CustomerAccount, adminUser, "AdministratorAccess", administrator)
+	st.addUser(SecondAccount, adminUser, "AdministratorAccess", administrator)
+	// The canary trusts through the account line, so the platform's own
+	// permission is what decides whether it can be assumed.
+	trust := fmt.Sprintf(`{"Version":"2012-10-17","Statement":[{"Sid":"Canary","Effect":"Allow","Principal":{"AWS":"arn:aws:iam::%s:root"},"Action":"sts:AssumeRole"}]}`, PlatformAccount)
+	st.Accounts[PlatformAccount].Roles[canaryRole] = &role{
+		Name: canaryRole, Path: "/", ID: uniqueID("AROA"), ARN: roleARN(PlatformAccount, "/", canaryRole),
+		Description: "Tells a customer's refusal from a fault of the platform's own permission",
+		Created:     now.UTC().Truncate(time.Second), MaxSession: defaultSession,
+		Trust: boundPolicy{Text: trust}, Policies: map[string]string{},
+	}
+	return st, st.index()
+}
+
+func (st *state) addUser(accountID, name, policyName, text string) {
+	st.Accounts[accountID].Users[strings.ToLower(name)] = &user{
+		Name: name, ID: uniqueID("AIDA"), ARN: "arn:aws:iam::" + accountID + ":user/" + name,
+		Policies:   map[string]string{policyName: text},
+		AccessKeys: []accessKey{{ID: uniqueID("AKIA"), Secret: newSecret()}},
+	}
+}
+
+func roleARN(accountID, path, name string) string {
+	return "arn:aws:iam::" + accountID + ":role" + path + name
+}
+
+// seedOf reads the seeded credentials out of the state.
+func (st *state) seedOf() (Seed, error) {
+	s := Seed{Version: seedVersion, Region: DefaultRegion, CanaryRoleARN: roleARN(PlatformAccount, "/", canaryRole)}
+	s.Platform.AccountID, s.Customer.AccountID, s.Second.AccountID = PlatformAccount, CustomerAccount, SecondAccount
+	for _, want := range []struct {
+		account, user string
+		to            *Credentials
+	}{
+		{PlatformAccount, serverUser, &s.Platform.Server},
+		{PlatformAccount, agentUser, &s.Platform.Agent},
+		{CustomerAccount, adminUser, &s.Customer.Credentials},
+		{SecondAccount, adminUser, &s.Second.Credentials},
+	} {
+		a := st.Accounts[want.account]
+		if a == nil || a.Users[want.user] == nil || len(a.Users[want.user].AccessKeys) == 0 {
+			return Seed{}, fmt.Errorf("user %s of account %s has no access key", want.user, want.account)
+		}
+		k := a.Users[want.user].AccessKeys[0]
+		*want.to = Credentials{AccessKeyID: k.ID, SecretAccessKey: k.Secret}
+	}
+	return s, nil
+}

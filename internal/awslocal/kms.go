@@ -1,0 +1,218 @@
+package awslocal
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/keywright/keywright/internal/awslocal/policy"
+)
+
+const (
+	kmsTarget  = "TrentService."
+	maxKeyName = 2048
+)
+
+// kmsOperation is one operation of KMS.
+type kmsOperation struct {
+	writes bool
+	run    func(*call, *state, []byte) (any, error)
+}
+
+func kmsOperations() map[string]kmsOperation {
+	return map[string]kmsOperation{
+		"CreateKey":           {true, createKey},
+		"DescribeKey":         {false, describeKey},
+		"ListKeys":            {false, listKeys},
+		"Encrypt":             {false, encrypt},
+		"Decrypt":             {false, decrypt},
+		"EnableKey":           {true, enableKey},
+		"DisableKey":          {true, disableKey},
+		"ScheduleKeyDeletion": {true, scheduleKeyDeletion},
+		"CancelKeyDeletion":   {true, cancelKeyDeletion},
+		"GetKeyPolicy":        {false, getKeyPolicy},
+		"PutKeyPolicy":        {true, putKeyPolicy},
+		"ListKeyPolicies":     {false, listKeyPolicies},
+	}
+}
+
+func names[T any](ops map[string]T) string {
+	return strings.Join(slices.Sorted(maps.Keys(ops)), ", ")
+}
+
+func (s *Server) answerKMS(r *http.Request, c *call, body []byte) ([]byte, error) {
+	op, ok := strings.CutPrefix(r.Header.Get("X-Amz-Target"), kmsTarget)
+	if !ok || !operationForm.MatchString(op) {
+		return nil, kmsFail("UnknownOperationException", "X-Amz-Target must be %sOPERATION", kmsTarget)
+	}
+	run, ok := s.kms[op]
+	if !ok {
+		return nil, kmsFail("UnsupportedOperationException", "The local AWS does not implement kms:%s; it implements %s", op, names(s.kms))
+	}
+	c.entry.Operation = op
+	var result any
+	do := s.store.view
+	if run.writes {
+		do = s.store.change
+	}
+	if err := do(func(st *state) (err error) {
+		result, err = run.run(c, st, body)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	if result == nil {
+		return []byte("{}"), nil
+	}
+	return json.Marshal(result)
+}
+
+var operationForm = regexp.MustCompile(`^[A-Za-z]{1,64}$`)
+
+// decode reads a request; fields that the local AWS does not know are ignored, as
+// KMS does.
+func decode(body []byte, to any) error {
+	if len(body) == 0 {
+		body = []byte("{}")
+	}
+	if err := json.Unmarshal(body, to); err != nil {
+		var kind *json.UnmarshalTypeError
+		if errors.As(err, &kind) {
+			return kmsFail("SerializationException", "%s cannot be of type %s", kind.Field, kind.Value)
+		}
+		return kmsFail("SerializationException", "The request is not valid JSON")
+	}
+	return nil
+}
+
+func invalid(format string, args ...any) error {
+	return kmsFail("ValidationException", format, args...)
+}
+
+// keyRef is a key as a request names it. A key of another account may be
+// missing: whether it exists is not told before the policies are asked.
+type keyRef struct {
+	arn     string
+	account string
+	key     *key
+}
+
+var (
+	keyIDForm  = regexp.MustCompile(`^(mrk-[0-9a-f]{32}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})$`)
+	keyARNForm = regexp.MustCompile(`^arn:aws:kms:([a-z0-9-]+):([0-9]{12}):(key|alias)/(.+)$`)
+)
+
+func keyARN(region, account, id string) string {
+	return "arn:aws:kms:" + region + ":" + account + ":key/" + id
+}
+
+// findKey resolves a key id (always in the caller's own account and the call's
+// Region) or a key ARN. Aliases do not exist here.
+func (c *call) findKey(st *state, name string) (keyRef, error) {
+	ref := keyRef{account: c.caller.Account}
+	switch {
+	case name == "":
+		return ref, invalid("1 validation error detected: Value at 'keyId' failed to satisfy constraint: Member must not be null")
+	case len(name) > maxKeyName:
+		return ref, invalid("1 validation error detected: Value at 'keyId' failed to satisfy constraint: Member must have length less than or equal to %d", maxKeyName)
+	case strings.HasPrefix(name, "arn:"):
+		m := keyARNForm.FindStringSubmatch(name)
+		if m == nil {
+			return ref, kmsFail("InvalidArnException", "%s is not a valid KMS key ARN", name)
+		}
+		if m[1] != c.region {
+			return ref, kmsFail("NotFoundException", "Invalid arn %s", m[1])
+		}
+		if m[3] == "alias" {
+			return ref, kmsFail("NotFoundException", "Alias %s is not found.", name)
+		}
+		ref.account, ref.arn = m[2], name
+	case strings.HasPrefix(name, "alias/"):
+		return ref, kmsFail("NotFoundException", "Alias arn:aws:kms:%s:%s:%s is not found.", c.region, ref.account, name)
+	case keyIDForm.MatchString(name):
+		ref.arn = keyARN(c.region, ref.account, name)
+	default:
+		return ref, kmsFail("NotFoundException", "Invalid keyId '%s'", name)
+	}
+	c.entry.KeyARN = ref.arn
+	if k := st.Keys[ref.arn]; k != nil && !k.gone(c.now) {
+		ref.key = k
+	}
+	if ref.key == nil && ref.account == c.caller.Account {
+		return ref, kmsFail("NotFoundException", "Key '%s' does not exist", ref.arn)
+	}
+	return ref, nil
+}
+
+// authorizeKey asks the policies; crosses tells whether the operation works on
+// another account's key.
+func (c *call) authorizeKey(ref keyRef, operation string, crosses bool, more func(policy.Context)) error {
+	t := target{
+		action: "kms:" + operation, resource: ref.arn, account: ref.account, crosses: crosses,
+		policy: &policy.ResourcePolicy{Named: policy.Named{Doc: &policy.Document{Kind: policy.Key}}},
+		context: func(ctx policy.Context) {
+			ctx.Set("kms:CallerAccount", c.caller.Account)
+			if ref.key != nil {
+				ref.key.conditions(ctx)
+			}
+			if more != nil {
+				more(ctx)
+			}
+		},
+	}
+	if ref.key != nil {
+		t.policy = ref.key.Policy.resource("default")
+	}
+	if text := c.refusal(t); text != "" {
+		return kmsFail("AccessDeniedException", "%s", text)
+	}
+	if ref.key == nil { // cannot be: the empty policy allows nobody
+		return kmsFail("AccessDeniedException", "%s", foreign)
+	}
+	return nil
+}
+
+func (k *key) conditions(ctx policy.Context) {
+	ctx.Set("kms:KeySpec", k.Spec)
+	ctx.Set("kms:CustomerMasterKeySpec", k.Spec)
+	ctx.Set("kms:KeyUsage", k.Usage)
+	ctx.Set("kms:CustomerMasterKeyUsage", k.Usage)
+	ctx.Set("kms:KeyOrigin", "AWS_KMS")
+	ctx.Set("kms:MultiRegion", "false")
+}
+
+// authorizeIAM asks the caller's own policies only, for operations without a
+// key.
+func (c *call) authorizeIAM(operation string, more func(policy.Context)) error {
+	t := target{action: "kms:" + operation, resource: "*", account: c.caller.Account, context: func(ctx policy.Context) {
+		ctx.Set("kms:CallerAccount", c.caller.Account)
+		if more != nil {
+			more(ctx)
+		}
+	}}
+	if text := c.refusal(t); text != "" {
+		return kmsFail("AccessDeniedException", "%s", text)
+	}
+	return nil
+}
+
+// manage finds and authorises a key for a management operation, which works in
+// the key's own account only.
+func (c *call) manage(st *state, name, operation string) (*key, error) {
+	ref, err := c.findKey(st, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.authorizeKey(ref, operation, false, nil); err != nil {
+		return nil, err
+	}
+	return ref.key, nil
+}
+
+func pendingDeletion(k *key) error {
+	return kmsFail("KMSInvalidStateException", "%s is pending deletion.", k.ARN)
+}

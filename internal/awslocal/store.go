@@ -1,0 +1,162 @@
+package awslocal
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	stateFile = "state.json"
+	lockFile  = "lock"
+	callsFile = "calls.jsonl"
+)
+
+// store holds the state in memory and on disk. Readers take view, writers
+// change; a change that cannot be made durable is undone in memory.
+type store struct {
+	dir  string
+	lock *os.File
+
+	mu    sync.RWMutex
+	state *state
+	saved []byte // the last durable state.json
+}
+
+// openStore locks dir and reads its state, making it on the first start.
+func openStore(dir string, now time.Time) (*store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make data directory: %w", err)
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &store{dir: dir, lock: lock}
+	if err := s.load(now); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return s, nil
+}
+
+// lockDir holds the directory for this process: flock ends with the process,
+// so a kill -9 leaves nothing behind.
+func lockDir(dir string) (*os.File, error) {
+	path := filepath.Join(dir, lockFile)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // the operator's own data directory
+	if err != nil {
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a descriptor fits an int
+		_ = f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("data directory %s is in use by another local AWS: stop it or choose another directory", dir)
+		}
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	return f, nil
+}
+
+func (s *store) load(now time.Time) error {
+	path := filepath.Join(s.dir, stateFile)
+	raw, err := os.ReadFile(path) //nolint:gosec // the operator's own data directory
+	if errors.Is(err, fs.ErrNotExist) {
+		if s.state, err = firstState(now); err != nil {
+			return fmt.Errorf("make first state: %w", err)
+		}
+		return s.save()
+	}
+	if err != nil {
+		return fmt.Errorf("read state: %w", err)
+	}
+	if s.state, err = decodeState(raw); err != nil {
+		return fmt.Errorf("read state %s: %w", path, err)
+	}
+	s.saved = raw
+	return nil
+}
+
+// view runs f with the state; f must not change or keep it.
+func (s *store) view(f func(*state) error) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return f(s.state)
+}
+
+// change runs f with the state and makes its changes durable before it returns.
+// An f that returns an error must have changed nothing. If the disk fails, the
+// change is undone in memory.
+func (s *store) change(f func(*state) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := f(s.state); err != nil {
+		return err
+	}
+	err := s.save()
+	if err == nil {
+		return nil
+	}
+	before, undo := decodeState(s.saved)
+	if undo != nil {
+		return errors.Join(err, fmt.Errorf("undo change: %w", undo))
+	}
+	s.state = before
+	return err
+}
+
+func (s *store) save() error {
+	raw, err := json.MarshalIndent(s.state, "", " ")
+	if err != nil {
+		return fmt.Errorf("encode state: %w", err)
+	}
+	if err := replaceFile(filepath.Join(s.dir, stateFile), raw); err != nil {
+		return fmt.Errorf("save state: %w", err)
+	}
+	s.saved = raw
+	return nil
+}
+
+// writeSeed brings the seed file up to date.
+func (s *store) writeSeed(seed Seed) error {
+	raw, err := json.MarshalIndent(seed, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode seed file: %w", err)
+	}
+	if err := replaceFile(filepath.Join(s.dir, SeedFile), append(raw, '\n')); err != nil {
+		return fmt.Errorf("write seed file: %w", err)
+	}
+	return nil
+}
+
+func (s *store) close() error { return s.lock.Close() }
+
+// replaceFile puts a file in place so that a crash at any point leaves the old
+// or the new content whole.
+func replaceFile(path string, content []byte) (err error) {
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600) //nolint:gosec // the operator's own data directory
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err = os.Rename(tmp, path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
