@@ -34,7 +34,7 @@ func getCallerIdentity(c *call, _ *state, _ params) ([]element, error) {
 var (
 	roleARNForm    = regexp.MustCompile(`^arn:aws:iam::([0-9]{12}):role/([\x21-\x7e]*/)?[A-Za-z0-9_+=,.@-]{1,64}$`)
 	sessionForm    = regexp.MustCompile(`^[A-Za-z0-9_+=,.@-]{2,64}$`)
-	externalIDForm = regexp.MustCompile(`^[A-Za-z0-9_+=,.@:/-]{2,1224}$`)
+	externalIDForm = regexp.MustCompile(`^[A-Za-z0-9_+=,.@:/-]*$`)
 )
 
 func validation(format string, args ...any) error {
@@ -59,7 +59,7 @@ func readAssume(p params) (assumeInput, error) {
 		return in, validation("1 validation error detected: Value '%.100s' at 'roleSessionName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\w+=,.@-]* and have 2 to 64 characters", in.session)
 	}
 	in.externalID, in.hasExternalID = p["ExternalId"]
-	if in.hasExternalID && !externalIDForm.MatchString(in.externalID) {
+	if n := len(in.externalID); in.hasExternalID && (n < 2 || n > 1224 || !externalIDForm.MatchString(in.externalID)) {
 		return in, validation("1 validation error detected: Value at 'externalId' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\w+=,.@:\\/-]* and have 2 to 1224 characters")
 	}
 	var err error
