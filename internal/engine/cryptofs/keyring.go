@@ -187,8 +187,10 @@ func (k *Keyring) Rewrap(mk MasterKey) error {
 		return k.removeOthers()
 	}
 	old := k.master
-	leftover, err := k.replace(MasterKey{ID: mk.ID, Key: mk.Key.Clone()}, k.sets)
+	mk.Key = mk.Key.Clone()
+	leftover, err := k.replace(mk, k.sets)
 	if err != nil {
+		mk.Key.Wipe()
 		return fmt.Errorf("rewrap keyring under master key %s: %w", mk.ID, err)
 	}
 	old.Key.Wipe()
