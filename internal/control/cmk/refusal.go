@@ -1,0 +1,107 @@
+package cmk
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/keywright/keywright/internal/apierr"
+	"github.com/keywright/keywright/internal/keys"
+	"github.com/keywright/keywright/internal/kms"
+	"github.com/keywright/keywright/internal/store"
+)
+
+// refusal says why a candidate's run was not OK, with a code that clients know, and
+// what to do about it.
+func refusal(c store.KeyConfig, role store.AccessRole, r kms.Result) *apierr.Error {
+	f := r.Failure
+	if f == nil {
+		f = &kms.Failure{Outcome: r.Outcome, Reason: r.Reason, Remedy: kms.RemedyFor(r.Reason, "")}
+	}
+	bad := func(code, what string) *apierr.Error {
+		return apierr.BadRequest(code, "%s (%s) %s", what, f.Detail(), f.Remedy).With(c.KeyID).Because(f)
+	}
+	switch r.Reason {
+	case kms.RoleNotAssumable, kms.RoleARNInvalid, kms.PlatformPermissions:
+		return bad("CANNOT_ASSUME_ROLE", "The role "+role.ARN+" cannot be assumed.").With(string(role.ID))
+	case kms.KeyDisabled, kms.KeyStoreDisconnected:
+		return bad("AWS_KMS_CUSTOMER_MASTER_KEY_NOT_ENABLED", "The key "+c.KeyID+" is not enabled.")
+	case kms.KeyPendingDeletion:
+		return bad("AWS_KMS_CUSTOMER_MASTER_KEY_PENDING_DELETION", "The key "+c.KeyID+" is pending deletion.")
+	case kms.KeyMaterialMissing:
+		return bad("AWS_KMS_CUSTOMER_MASTER_KEY_PENDING_IMPORT", "The key "+c.KeyID+" has no key material.")
+	case kms.KeyWrongType:
+		return bad("AWS_KMS_CUSTOMER_MASTER_KEY_WRONG_TYPE", "The key "+c.KeyID+" is not a symmetric customer managed key for encryption and decryption.")
+	case kms.KeyNotFound:
+		e := bad("AWS_CUSTOMER_MASTER_KEY_NOT_FOUND", notFound(c, role))
+		e.Status = 404
+		return e
+	case kms.KeyARNInvalid:
+		return bad("INVALID_ATTRIBUTE", "Invalid attribute customerMasterKeyID specified: AWS KMS cannot read "+c.KeyID+".").With("customerMasterKeyID")
+	case kms.KeyAccessDenied:
+		return denied(c, role, r, f)
+	case kms.CiphertextMismatch:
+		return bad("ENCRYPTION_AT_REST_SETTINGS_INVALID", "The key does not open what was encrypted under the present configuration.")
+	}
+	return apierr.New(503, "SERVICE_UNAVAILABLE", "AWS did not tell whether the key %s can be used, so nothing was changed (%s). %s", c.KeyID, f.Detail(), f.Remedy).Because(f)
+}
+
+func notFound(c store.KeyConfig, role store.AccessRole) string {
+	account := "the role's account"
+	if a, err := keys.ParseARN(role.ARN); err == nil {
+		account = "account " + a.Account + " (the role's)"
+	}
+	if strings.HasPrefix(c.KeyID, "arn:") {
+		return fmt.Sprintf("There is no key %s in %s.", c.KeyID, c.Region)
+	}
+	return fmt.Sprintf("There is no key %s in %s of %s. A key in another account than the role must be given by its full ARN; a key in another region needs that region.", c.KeyID, c.Region, account)
+}
+
+// denied names the missing permissions and gives the statement that adds them.
+func denied(c store.KeyConfig, role store.AccessRole, r kms.Result, f *kms.Failure) *apierr.Error {
+	missing := slices.Compact(slices.Clone(r.Denied))
+	if len(missing) == 0 && f.MissingPermission != "" {
+		missing = []string{f.MissingPermission}
+	}
+	key := r.Key.ARN
+	if key == "" {
+		key = kms.Target{RoleARN: role.ARN, KeyID: c.KeyID, Region: AWSRegion(c.Region)}.KeyARN()
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "The role %s may not use the key %s: it lacks %s.", role.ARN, key, list(missing))
+	fmt.Fprintf(&b, " Add this statement to the role's policy: %s.", statement(missing, key, ""))
+	roleARN, errR := keys.ParseARN(role.ARN)
+	keyARN, errK := keys.ParseARN(key)
+	if errR == nil && errK == nil && roleARN.Account != keyARN.Account {
+		fmt.Fprintf(&b, " The key is in another account (%s), so its key policy needs this statement too: %s.", keyARN.Account, statement(missing, "*", role.ARN))
+	}
+	fmt.Fprintf(&b, " (%s) %s", f.Detail(), f.Remedy)
+	return apierr.BadRequest("NO_PERMISSION_TO_ENCRYPT_DECRYPT", "%s", b.String()).With(missing...).Because(f)
+}
+
+func statement(actions []string, resource, principal string) string {
+	type policy struct {
+		Effect    string            `json:"Effect"`
+		Principal map[string]string `json:"Principal,omitempty"`
+		Action    []string          `json:"Action"`
+		Resource  string            `json:"Resource"`
+	}
+	p := policy{Effect: "Allow", Action: actions, Resource: resource}
+	if principal != "" {
+		p.Principal = map[string]string{"AWS": principal}
+	}
+	b, err := json.Marshal(p)
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
+
+// list joins at most ten names for a sentence.
+func list(names []string) string {
+	if len(names) > 10 {
+		return strings.Join(names[:10], ", ") + fmt.Sprintf(" and %d more", len(names)-10)
+	}
+	return strings.Join(names, ", ")
+}
