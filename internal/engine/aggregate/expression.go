@@ -1,0 +1,179 @@
+package aggregate
+
+import (
+	"strings"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/keywright/keywright/internal/engine/index"
+	"github.com/keywright/keywright/internal/engine/mongoerr"
+)
+
+// expr is an expression; the zero RawValue is a missing result.
+type expr interface {
+	eval(doc bson.Raw) bson.RawValue
+}
+
+type (
+	literalExpr bson.RawValue
+	rootExpr    struct{}
+	removeExpr  struct{}
+	pathExpr    []string
+	arrayExpr   []expr
+	objectExpr  []objectField
+	objectField struct {
+		name string
+		of   expr
+	}
+)
+
+// parseExpr reads an expression: a field path, a variable, $literal, an object
+// or an array of expressions, or a constant.
+func parseExpr(v bson.RawValue) (expr, error) {
+	switch v.Type {
+	case bson.TypeString:
+		return parseString(v)
+	case bson.TypeEmbeddedDocument:
+		return parseObject(v.Value)
+	case bson.TypeArray:
+		list := arrayExpr{}
+		for e := range index.Elements(v.Value) {
+			x, err := parseExpr(e.Value)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, x)
+		}
+		return list, nil
+	}
+	return literalExpr(v), nil
+}
+
+func parseString(v bson.RawValue) (expr, error) {
+	s := v.StringValue()
+	if strings.HasPrefix(s, "$$") {
+		name, rest, dotted := strings.Cut(s[2:], ".")
+		switch {
+		case name == "REMOVE" && !dotted:
+			return removeExpr{}, nil
+		case name != "ROOT" && name != "CURRENT":
+			return nil, mongoerr.Of(17276, "Use of undefined variable: %s", name)
+		case dotted:
+			return parsePath(rest)
+		}
+		return rootExpr{}, nil
+	}
+	if strings.HasPrefix(s, "$") {
+		return parsePath(s[1:])
+	}
+	return literalExpr(v), nil
+}
+
+// parsePath reads a field path without its '$'.
+func parsePath(s string) (pathExpr, error) {
+	if s == "" {
+		return nil, mongoerr.Of(16872, "'$' by itself is not a valid FieldPath")
+	}
+	parts := strings.Split(s, ".")
+	if len(parts) > index.MaxDepth {
+		return nil, mongoerr.Of(mongoerr.Overflow, "FieldPath has more than %d parts", index.MaxDepth)
+	}
+	for _, p := range parts {
+		switch {
+		case p == "":
+			return nil, mongoerr.Of(15998, "FieldPath field names may not be empty strings: '%s'", s)
+		case p[0] == '$':
+			return nil, mongoerr.Of(mongoerr.FieldPathPrefixed, "FieldPath field names may not start with '$': '%s'", s)
+		}
+	}
+	return pathExpr(parts), nil
+}
+
+func parseObject(doc []byte) (expr, error) {
+	fields := objectExpr{}
+	count, op := 0, ""
+	for e := range index.Elements(doc) {
+		count++
+		name := string(e.Key)
+		if strings.HasPrefix(name, "$") {
+			op = name
+			continue
+		}
+		if name == "" || strings.Contains(name, ".") {
+			return nil, mongoerr.Of(16412, "FieldPath field names may not contain '.' nor be empty: '%s'", name)
+		}
+		x, err := parseExpr(e.Value)
+		if err != nil {
+			return nil, err
+		}
+		fields = append(fields, objectField{name, x})
+	}
+	switch {
+	case op == "":
+		return fields, nil
+	case count > 1:
+		return nil, mongoerr.Of(15983, "An object representing an expression must have exactly one field: %s", bson.Raw(doc).String())
+	case op == "$literal":
+		v, _ := index.Lookup(doc, op)
+		return literalExpr(v), nil
+	}
+	return nil, mongoerr.Of(mongoerr.InvalidPipelineOperator, "Unrecognized expression '%s' (this engine has field paths, literals, objects and arrays)", op)
+}
+
+func (e literalExpr) eval(bson.Raw) bson.RawValue { return bson.RawValue(e) }
+
+func (rootExpr) eval(doc bson.Raw) bson.RawValue {
+	return bson.RawValue{Type: bson.TypeEmbeddedDocument, Value: doc}
+}
+
+func (removeExpr) eval(bson.Raw) bson.RawValue { return bson.RawValue{} }
+
+func (e pathExpr) eval(doc bson.Raw) bson.RawValue {
+	return follow(bson.RawValue{Type: bson.TypeEmbeddedDocument, Value: doc}, e)
+}
+
+// follow walks a path; an array on the way gives the array of what its
+// elements have.
+func follow(v bson.RawValue, parts []string) bson.RawValue {
+	for len(parts) > 0 {
+		switch v.Type {
+		case bson.TypeEmbeddedDocument:
+			v, _ = index.Lookup(v.Value, parts[0])
+			parts = parts[1:]
+		case bson.TypeArray:
+			out, n := newDoc(), 0
+			for e := range index.Elements(v.Value) {
+				if x := follow(e.Value, parts); x.Type != 0 {
+					out = out.add(position(n), x)
+					n++
+				}
+			}
+			return bson.RawValue{Type: bson.TypeArray, Value: out.done()}
+		default:
+			return bson.RawValue{}
+		}
+	}
+	return v
+}
+
+func (e arrayExpr) eval(doc bson.Raw) bson.RawValue {
+	out := newDoc()
+	for i, x := range e {
+		v := x.eval(doc)
+		if v.Type == 0 {
+			v = null()
+		}
+		out = out.add(position(i), v)
+	}
+	return bson.RawValue{Type: bson.TypeArray, Value: out.done()}
+}
+
+func (e objectExpr) eval(doc bson.Raw) bson.RawValue {
+	out := newDoc()
+	for _, f := range e {
+		if v := f.of.eval(doc); v.Type != 0 {
+			out = out.add(f.name, v)
+		}
+	}
+	return bson.RawValue{Type: bson.TypeEmbeddedDocument, Value: out.done()}
+}
