@@ -42,6 +42,8 @@ type entry struct {
 	made  time.Time
 }
 
+func newSecret() secret.Bytes { return secret.Random(32) }
+
 func newFakeKeys() *fakeKeys {
 	return &fakeKeys{entries: map[keys.KeyID]*entry{}, calls: map[string]int{}}
 }
