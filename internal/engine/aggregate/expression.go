@@ -11,7 +11,17 @@ import (
 
 // expr is an expression; the zero RawValue is a missing result.
 type expr interface {
-	eval(doc bson.Raw) bson.RawValue
+	eval(doc bson.Raw) (bson.RawValue, error)
+}
+
+// maxIntermediate is how large a value may grow within a pipeline, in bytes.
+const maxIntermediate = 64 << 20
+
+func checkGrowth(out rawDoc) error {
+	if len(out) > maxIntermediate {
+		return mongoerr.Of(mongoerr.BSONObjectTooLarge, "an expression made a value of more than %d MiB", maxIntermediate>>20)
+	}
+	return nil
 }
 
 type (
@@ -120,16 +130,16 @@ func parseObject(doc []byte) (expr, error) {
 	return nil, mongoerr.Of(mongoerr.InvalidPipelineOperator, "Unrecognized expression '%s' (this engine has field paths, literals, objects and arrays)", op)
 }
 
-func (e literalExpr) eval(bson.Raw) bson.RawValue { return bson.RawValue(e) }
+func (e literalExpr) eval(bson.Raw) (bson.RawValue, error) { return bson.RawValue(e), nil }
 
-func (rootExpr) eval(doc bson.Raw) bson.RawValue {
-	return bson.RawValue{Type: bson.TypeEmbeddedDocument, Value: doc}
+func (rootExpr) eval(doc bson.Raw) (bson.RawValue, error) {
+	return bson.RawValue{Type: bson.TypeEmbeddedDocument, Value: doc}, nil
 }
 
-func (removeExpr) eval(bson.Raw) bson.RawValue { return bson.RawValue{} }
+func (removeExpr) eval(bson.Raw) (bson.RawValue, error) { return bson.RawValue{}, nil }
 
-func (e pathExpr) eval(doc bson.Raw) bson.RawValue {
-	return follow(bson.RawValue{Type: bson.TypeEmbeddedDocument, Value: doc}, e)
+func (e pathExpr) eval(doc bson.Raw) (bson.RawValue, error) {
+	return follow(bson.RawValue{Type: bson.TypeEmbeddedDocument, Value: doc}, e), nil
 }
 
 // follow walks a path; an array on the way gives the array of what its
@@ -156,24 +166,34 @@ func follow(v bson.RawValue, parts []string) bson.RawValue {
 	return v
 }
 
-func (e arrayExpr) eval(doc bson.Raw) bson.RawValue {
+func (e arrayExpr) eval(doc bson.Raw) (bson.RawValue, error) {
 	out := newDoc()
 	for i, x := range e {
-		v := x.eval(doc)
-		if v.Type == 0 {
-			v = null()
+		v, err := x.eval(doc)
+		if err != nil {
+			return v, err
 		}
-		out = out.add(position(i), v)
+		out = out.add(position(i), orNull(v))
+		if err := checkGrowth(out); err != nil {
+			return v, err
+		}
 	}
-	return bson.RawValue{Type: bson.TypeArray, Value: out.done()}
+	return bson.RawValue{Type: bson.TypeArray, Value: out.done()}, nil
 }
 
-func (e objectExpr) eval(doc bson.Raw) bson.RawValue {
+func (e objectExpr) eval(doc bson.Raw) (bson.RawValue, error) {
 	out := newDoc()
 	for _, f := range e {
-		if v := f.of.eval(doc); v.Type != 0 {
+		v, err := f.of.eval(doc)
+		if err != nil {
+			return v, err
+		}
+		if v.Type != 0 {
 			out = out.add(f.name, v)
 		}
+		if err := checkGrowth(out); err != nil {
+			return v, err
+		}
 	}
-	return bson.RawValue{Type: bson.TypeEmbeddedDocument, Value: out.done()}
+	return bson.RawValue{Type: bson.TypeEmbeddedDocument, Value: out.done()}, nil
 }

@@ -64,26 +64,41 @@ func collision(path string) error {
 // set gives v with the computed fields: in a document they replace or follow
 // what is there, in an array they go into each element, anything else becomes
 // a new document.
-func (t *setTree) set(v bson.RawValue, root bson.Raw) bson.RawValue {
+func (t *setTree) set(v bson.RawValue, root bson.Raw) (bson.RawValue, error) {
 	switch {
 	case t.leaf != nil:
 		return t.leaf.eval(root)
 	case v.Type == bson.TypeArray:
 		out, n := newDoc(), 0
 		for e := range index.Elements(v.Value) {
-			out = out.add(position(n), t.set(e.Value, root))
+			x, err := t.set(e.Value, root)
+			if err != nil {
+				return x, err
+			}
+			out = out.add(position(n), x)
+			if err := checkGrowth(out); err != nil {
+				return x, err
+			}
 			n++
 		}
-		return bson.RawValue{Type: bson.TypeArray, Value: out.done()}
+		return bson.RawValue{Type: bson.TypeArray, Value: out.done()}, nil
 	case v.Type != bson.TypeEmbeddedDocument:
 		v = bson.RawValue{Type: bson.TypeEmbeddedDocument, Value: newDoc().done()}
 	}
+	return t.merge(v.Value, root)
+}
+
+// merge is set for a document.
+func (t *setTree) merge(doc, root bson.Raw) (bson.RawValue, error) {
 	out, seen := newDoc(), map[string]bool{}
-	for e := range index.Elements(v.Value) {
+	for e := range index.Elements(doc) {
 		name, x := string(e.Key), e.Value
 		if kid := t.kids[name]; kid != nil {
 			seen[name] = true
-			x = kid.set(x, root)
+			var err error
+			if x, err = kid.set(x, root); err != nil {
+				return x, err
+			}
 		}
 		if x.Type != 0 {
 			out = out.add(name, x)
@@ -91,17 +106,25 @@ func (t *setTree) set(v bson.RawValue, root bson.Raw) bson.RawValue {
 	}
 	for _, name := range t.names {
 		if !seen[name] {
-			if x := t.kids[name].set(bson.RawValue{}, root); x.Type != 0 {
+			x, err := t.kids[name].set(bson.RawValue{}, root)
+			if err != nil {
+				return x, err
+			}
+			if x.Type != 0 {
 				out = out.add(name, x)
+			}
+			if err := checkGrowth(out); err != nil {
+				return x, err
 			}
 		}
 	}
-	return bson.RawValue{Type: bson.TypeEmbeddedDocument, Value: out.done()}
+	return bson.RawValue{Type: bson.TypeEmbeddedDocument, Value: out.done()}, checkGrowth(out)
 }
 
 // setDoc computes fields of root and puts them into doc.
-func (t *setTree) setDoc(doc, root bson.Raw) bson.Raw {
-	return t.set(bson.RawValue{Type: bson.TypeEmbeddedDocument, Value: doc}, root).Value
+func (t *setTree) setDoc(doc, root bson.Raw) (bson.Raw, error) {
+	v, err := t.set(bson.RawValue{Type: bson.TypeEmbeddedDocument, Value: doc}, root)
+	return v.Value, err
 }
 
 // nested tells whether v is a document of further fields, not an expression.
@@ -145,7 +168,7 @@ func parseAddFields(stageName string, v bson.RawValue) (stage, error) {
 	if err == nil && len(tree.names) == 0 {
 		err = mongoerr.Of(40177, "Invalid %s :: caused by :: specification must have at least one field", stageName)
 	}
-	return mapStage(func(doc bson.Raw) (bson.Raw, error) { return tree.setDoc(doc, doc), nil }), err
+	return mapStage(func(doc bson.Raw) (bson.Raw, error) { return tree.setDoc(doc, doc) }), err
 }
 
 // projectSpec is a $project taken apart: flags for query.Projection, and
@@ -197,7 +220,7 @@ func (p projectSpec) stage() (stage, error) {
 		// Only computed fields: an inclusion of _id, unless that is off or computed.
 		_, off := index.Lookup(flags, "_id")
 		if off || p.computed.kids["_id"] != nil {
-			return mapStage(func(doc bson.Raw) (bson.Raw, error) { return p.computed.setDoc(newDoc().done(), doc), nil }), nil
+			return mapStage(func(doc bson.Raw) (bson.Raw, error) { return p.computed.setDoc(newDoc().done(), doc) }), nil
 		}
 		flags = newDoc().add("_id", oneValue()).done()
 	}
@@ -210,7 +233,7 @@ func (p projectSpec) stage() (stage, error) {
 		if err != nil || len(p.computed.names) == 0 {
 			return out, err
 		}
-		return p.computed.setDoc(out, doc), nil
+		return p.computed.setDoc(out, doc)
 	}), nil
 }
 

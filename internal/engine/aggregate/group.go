@@ -29,9 +29,9 @@ type groupStage struct {
 }
 
 type groupField struct {
-	name string
-	of   expr
-	make func() accumulator
+	name  string
+	of    expr
+	start func() accumulator
 }
 
 func parseGroup(v bson.RawValue) (stage, error) {
@@ -77,8 +77,8 @@ func (g *groupStage) parseField(name string, v bson.RawValue) error {
 			break
 		}
 		op := string(e.Key)
-		make := accumulatorOf(op)
-		if make == nil {
+		start := accumulatorOf(op)
+		if start == nil {
 			return mongoerr.Of(codeGroupOperator, "unknown group operator '%s'", op)
 		}
 		arg := e.Value
@@ -94,7 +94,7 @@ func (g *groupStage) parseField(name string, v bson.RawValue) error {
 		if err != nil {
 			return err
 		}
-		g.fields = append(g.fields, groupField{name, x, make})
+		g.fields = append(g.fields, groupField{name, x, start})
 	}
 	if n != 1 {
 		return mongoerr.Of(codeGroupMany, "The field '%s' must specify one accumulator", name)
@@ -116,7 +116,10 @@ func (g groupStage) run(ctx context.Context, in Next, memory int) Next {
 		groups := map[string]*group{}
 		size := 0
 		err := drain(ctx, in, func(doc bson.Raw) error {
-			id := g.id.eval(doc)
+			id, err := g.id.eval(doc)
+			if err != nil {
+				return err
+			}
 			key, err := index.EncodeValue(nil, id)
 			if err != nil {
 				return err
@@ -129,7 +132,11 @@ func (g groupStage) run(ctx context.Context, in Next, memory int) Next {
 				size += len(key) + len(id.Value) + groupOverhead + 64*len(gr.accs)
 			}
 			for i, f := range g.fields {
-				grown, err := gr.accs[i].add(f.of.eval(doc))
+				v, err := f.of.eval(doc)
+				if err != nil {
+					return err
+				}
+				grown, err := gr.accs[i].add(v)
 				if err != nil {
 					return err
 				}
@@ -153,7 +160,7 @@ func (g groupStage) newGroup(id bson.RawValue) *group {
 	}
 	gr := &group{id: cloneValue(id)}
 	for _, f := range g.fields {
-		gr.accs = append(gr.accs, f.make())
+		gr.accs = append(gr.accs, f.start())
 	}
 	return gr
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"slices"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
@@ -139,6 +138,9 @@ func (p *Pipeline) Run(ctx context.Context, next Next) (Next, error) {
 		if failed != nil {
 			return nil, failed
 		}
+		if failed = ctx.Err(); failed != nil {
+			return nil, failed
+		}
 		doc, err := out()
 		if err == nil && len(doc) > index.MaxDocumentSize+16*1024 {
 			err = mongoerr.Of(mongoerr.BSONObjectTooLarge, "BSONObj size: %d is invalid. Size must be at most %d", len(doc), index.MaxDocumentSize)
@@ -203,4 +205,4 @@ func memoryExceeded(stage string) error {
 		"Exceeded memory limit for %s: this engine does not spill to disk; narrow the input with $match or $limit", stage)
 }
 
-func clone(doc bson.Raw) bson.Raw { return slices.Clone(doc) }
+func clone(doc bson.Raw) bson.Raw { return append(bson.Raw(nil), doc...) }

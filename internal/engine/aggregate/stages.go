@@ -179,7 +179,7 @@ func parseCount(v bson.RawValue) ([]stage, error) {
 	}
 	g := groupStage{
 		id:     literalExpr(null()),
-		fields: []groupField{{name: name, of: literalExpr(query.Int32(1)), make: newSum}},
+		fields: []groupField{{name: name, of: literalExpr(query.Int32(1)), start: newSum}},
 		bare:   name != "_id",
 	}
 	return []stage{g}, nil

@@ -73,16 +73,22 @@ func (s unwindStage) run(_ context.Context, in Next, _ int) Next {
 			case v.Type == bson.TypeArray || v.Type == 0 || v.Type == bson.TypeNull || v.Type == bson.TypeUndefined:
 				if s.preserve {
 					if v.Type == bson.TypeArray {
-						d = s.put(d, bson.RawValue{})
+						if d, err = s.put(d, bson.RawValue{}); err != nil {
+							return nil, err
+						}
 					}
-					return s.withIndex(d, null()), nil
+					return s.withIndex(d, null())
 				}
 			default:
-				return s.withIndex(d, null()), nil
+				return s.withIndex(d, null())
 			}
 		}
 		at++
-		return s.withIndex(s.put(doc, elements[at-1]), query.Int64(int64(at-1))), nil
+		out, err := s.put(doc, elements[at-1])
+		if err != nil {
+			return nil, err
+		}
+		return s.withIndex(out, query.Int64(int64(at-1)))
 	}
 }
 
@@ -98,7 +104,7 @@ func (s unwindStage) find(doc bson.Raw) bson.RawValue {
 	return v
 }
 
-func (s unwindStage) put(doc bson.Raw, v bson.RawValue) bson.Raw {
+func (s unwindStage) put(doc bson.Raw, v bson.RawValue) (bson.Raw, error) {
 	t := &setTree{leaf: literalExpr(v)}
 	for i := len(s.path) - 1; i >= 0; i-- {
 		t = &setTree{names: []string{s.path[i]}, kids: map[string]*setTree{s.path[i]: t}}
@@ -106,13 +112,13 @@ func (s unwindStage) put(doc bson.Raw, v bson.RawValue) bson.Raw {
 	return t.setDoc(doc, doc)
 }
 
-func (s unwindStage) withIndex(doc bson.Raw, v bson.RawValue) bson.Raw {
+func (s unwindStage) withIndex(doc bson.Raw, v bson.RawValue) (bson.Raw, error) {
 	if s.indexAs == "" {
-		return doc
+		return doc, nil
 	}
 	t := &setTree{}
 	if err := t.add(s.indexAs, literalExpr(v)); err != nil {
-		return doc
+		return nil, err
 	}
 	return t.setDoc(doc, doc)
 }

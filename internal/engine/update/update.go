@@ -36,8 +36,8 @@ func ParseUpdate(u bson.RawValue) (*Update, error) {
 	if len(doc) > index.MaxDocumentSize {
 		return nil, tooLarge(len(doc))
 	}
-	first, any := firstKey(doc)
-	if !any || !strings.HasPrefix(first, "$") {
+	first, some := firstKey(doc)
+	if !some || !strings.HasPrefix(first, "$") {
 		return parseReplacement(doc)
 	}
 	return parseOperators(doc)
