@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awskmssdk "github.com/aws/aws-sdk-go-v2/service/kms"
 
+	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kms"
 	"github.com/keywright/keywright/internal/secret"
 )
@@ -111,7 +112,7 @@ func (s *session) ensure(ctx context.Context) error {
 	}
 	window := expiryWindow
 	if !s.fresh {
-		window += time.Duration(rand.Int64N(int64(expiryWindow / 2))) //nolint:gosec // spreads load, nothing secret
+		window += rand.N(expiryWindow / 2) //nolint:gosec // spreads load, nothing secret
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,13 +158,21 @@ func (s *session) Describe(ctx context.Context) (kms.KeyInfo, error) {
 			return empty(kms.OpDescribeKey)
 		}
 		info = kms.KeyInfo{
-			ARN: *m.Arn, KeyID: aws.ToString(m.KeyId), Account: aws.ToString(m.AWSAccountId), Region: s.p.region(s.t),
+			ARN: *m.Arn, KeyID: aws.ToString(m.KeyId), Account: aws.ToString(m.AWSAccountId), Region: regionOf(*m.Arn, s.p.region(s.t)),
 			State: string(m.KeyState), Spec: string(m.KeySpec), Usage: string(m.KeyUsage), Manager: string(m.KeyManager),
 			Origin: string(m.Origin), MultiRegion: aws.ToBool(m.MultiRegion), DeletionDate: aws.ToTime(m.DeletionDate),
 		}
 		return nil
 	})
 	return info, err
+}
+
+// regionOf is the Region in an ARN, which is the key's whatever the client was set to.
+func regionOf(arn, otherwise string) string {
+	if a, err := keys.ParseARN(arn); err == nil && a.Region != "" {
+		return a.Region
+	}
+	return otherwise
 }
 
 // Encrypt implements kms.Session.

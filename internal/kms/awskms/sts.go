@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -127,11 +128,16 @@ func (p *Provider) kmsClient(t kms.Target, client *http.Client, creds aws.Creden
 	})
 }
 
+// pause is the middle of the wait before the second attempt, which is random around it.
+const pause = 400 * time.Millisecond
+
 // newRetryer tries twice, with a short pause: a run has ten seconds in all.
 func newRetryer() aws.Retryer {
 	return retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts = maxAttempts
-		o.MaxBackoff = time.Second
+		o.Backoff = retry.BackoffDelayerFunc(func(int, error) (time.Duration, error) {
+			return pause/4 + rand.N(pause), nil //nolint:gosec // spreads load, nothing secret
+		})
 	})
 }
 
