@@ -172,3 +172,14 @@ func TestHealthNeedsNoCredentials(t *testing.T) {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 }
+
+// A client made anew for each call must not use up the server's connections.
+func TestManyClientsOfOneCallEach(t *testing.T) {
+	w := start(t)
+	roleARN := w.s.Seed().CanaryRoleARN
+	for range 600 {
+		if _, err := w.platform().sts.AssumeRole(t.Context(), assumeInput(roleARN, "", "")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

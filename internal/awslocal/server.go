@@ -128,8 +128,10 @@ func (s *Server) Seed() Seed { return s.seed }
 // Serve answers until ctx ends, then lets running calls finish (5 s at most)
 // and closes the server. It returns nil after an orderly end.
 func (s *Server) Serve(ctx context.Context) error {
+	idle := newIdleConns(maxConnections / 2)
 	srv := &http.Server{
 		Handler:           s,
+		ConnState:         idle.track,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      readTimeout,

@@ -1,0 +1,69 @@
+package awslocal
+
+import (
+	"encoding/xml"
+	"io"
+	"strings"
+	"testing"
+)
+
+func FuzzParseParams(f *testing.F) {
+	f.Add("Action=AssumeRole&Version=2011-06-15&RoleArn=arn%3Aaws")
+	f.Add("a=1&a=2;%zz")
+	f.Add(strings.Repeat("&", maxParams+1))
+	f.Fuzz(func(t *testing.T, raw string) {
+		p, err := parseParams(raw)
+		if err != nil {
+			if asAPIError(err, false).code != "MalformedQueryString" {
+				t.Fatalf("untyped error %v", err)
+			}
+			return
+		}
+		if len(p) > maxParams+1 {
+			t.Fatalf("%d parameters", len(p))
+		}
+		// Whatever comes in must come out as well-formed XML.
+		for k, v := range p {
+			dec := xml.NewDecoder(strings.NewReader(string(xmlAnswer("sts", k, "X", []element{leaf("V", v)}))))
+			for {
+				if _, err := dec.Token(); err == io.EOF {
+					break
+				} else if err != nil {
+					t.Fatalf("answer with %q: %v", v, err)
+				}
+			}
+		}
+	})
+}
+
+func FuzzParseBlob(f *testing.F) {
+	k := &key{ARN: keyARN("us-east-1", CustomerAccount, "x"), Material: make([]byte, 32), MaterialID: strings.Repeat("ab", 32)}
+	good, err := k.seal([]byte("plain"), map[string]string{"a": "b"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add(good[:40])
+	f.Add([]byte{blobVersion, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		plain, err := k.open(raw, map[string]string{"a": "b"})
+		if err == nil && string(raw) != string(good) {
+			t.Fatalf("opened a blob that was not sealed here: %q", plain)
+		}
+	})
+}
+
+func FuzzOpenSession(f *testing.F) {
+	sealKey := make([]byte, sealKeyLen)
+	good, err := session{AccessKeyID: "ASIA"}.seal(sealKey)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add("AAAA")
+	f.Fuzz(func(t *testing.T, token string) {
+		if _, err := openSession(sealKey, token); err == nil && token != good {
+			t.Fatal("opened a token that was not sealed here")
+		}
+	})
+}
