@@ -120,8 +120,9 @@ func (s *Server) handle(ctx context.Context, p Principal, request []byte) (answe
 	return r.encode(limit), true
 }
 
-// decode runs the codec under recover: CheckMessage keeps it from panicking,
-// and if it did all the same one client's request must not end the process.
+// decode runs the codec under recover. CheckMessage keeps it from nearly every
+// panic; one that is left is a transparent key whose big integer is absent. No
+// request may end the process.
 func decode(request []byte) (msg *kmip.RequestMessage, err error) {
 	defer func() {
 		if r := recover(); r != nil {
