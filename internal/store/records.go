@@ -163,6 +163,8 @@ type Host struct {
 	Frozen    string `json:"frozen,omitempty"`
 	AuditSeq  uint64 `json:"auditSeq"`
 	AuditHead string `json:"auditHead,omitempty"`
+	// Alarms are those that the host reported last.
+	Alarms []string `json:"alarms,omitempty"`
 	// Revision and Digest are columns: the newest desired state that was handed out.
 	Revision uint64 `json:"-"`
 	Digest   string `json:"-"`

@@ -48,22 +48,22 @@ func (p *prober) Probe(ctx context.Context, generation uint64) kms.Result {
 }
 
 // recent gives a result that began at most age before this call, from somebody else's
-// run if there is one, else from a run of its own.
-func (p *prober) recent(ctx context.Context, generation uint64, age time.Duration) kms.Result {
+// run if there is one, else from a run of its own; fresh tells which.
+func (p *prober) recent(ctx context.Context, generation uint64, age time.Duration) (r kms.Result, fresh bool) {
 	oldest := time.Now().Add(-age)
 	select {
 	case p.turn <- struct{}{}:
 		defer func() { <-p.turn }()
 	case <-ctx.Done():
-		return kms.Failed(ctx.Err(), time.Now(), time.Now())
+		return kms.Failed(ctx.Err(), time.Now(), time.Now()), false
 	}
 	p.mu.Lock()
 	r, ok := p.result, p.generation == generation && !p.begun.Before(oldest)
 	p.mu.Unlock()
 	if ok {
-		return r
+		return r, false
 	}
-	return p.run(ctx, generation)
+	return p.run(ctx, generation), true
 }
 
 func (p *prober) run(ctx context.Context, generation uint64) kms.Result {

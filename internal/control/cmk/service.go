@@ -96,9 +96,11 @@ func (s *Service) Get(ctx context.Context, p tenant.Principal, project keys.Proj
 	if err != nil || !v.Enabled {
 		return v, err
 	}
-	r := s.prober(project).recent(ctx, v.Generation, min(5*time.Second, s.policy.Interval))
-	if err := s.react(ctx, project, v, r); err != nil {
-		return View{}, err
+	r, fresh := s.prober(project).recent(ctx, v.Generation, min(5*time.Second, s.policy.Interval))
+	if fresh {
+		if err := s.react(ctx, project, v, r); err != nil {
+			return View{}, err
+		}
 	}
 	after, err := s.Peek(ctx, p, project)
 	after.Valid = after.Enabled && r.Outcome == kms.OK

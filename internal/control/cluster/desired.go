@@ -1,0 +1,265 @@
+package cluster
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/keywright/keywright/internal/agentlink"
+	"github.com/keywright/keywright/internal/apierr"
+	"github.com/keywright/keywright/internal/audit"
+	"github.com/keywright/keywright/internal/control/cmk"
+	"github.com/keywright/keywright/internal/keys"
+	"github.com/keywright/keywright/internal/store"
+)
+
+// engine is the driver of all nodes so far.
+const engine = "bundled"
+
+// Desired gives what a host shall do. If the host has the newest revision already it
+// waits for news, at most agentlink.LongPoll. A host that has a newer revision than
+// the store remembers is frozen. Codes: HOST_FROZEN, HOST_NOT_ADMITTED.
+func (s *Service) Desired(ctx context.Context, host keys.HostID, have uint64) (agentlink.Desired, error) {
+	t := time.NewTimer(agentlink.LongPoll)
+	defer t.Stop()
+	for {
+		changed := s.st.Changed()
+		d, err := s.desired(ctx, host, have)
+		if err != nil || d.Revision != have {
+			return d, err
+		}
+		select {
+		case <-changed:
+		case <-t.C:
+			return d, nil
+		case <-ctx.Done():
+			return d, ctx.Err()
+		}
+	}
+}
+
+// desired composes the state, and gives it a new revision, durably, if it differs
+// from what was handed out last.
+func (s *Service) desired(ctx context.Context, host keys.HostID, have uint64) (d agentlink.Desired, err error) {
+	var h store.Host
+	var digest string
+	read := func(tx *store.Tx) error {
+		if h, err = tx.Host(host); err != nil {
+			return err
+		}
+		if h.Frozen != "" || have > h.Revision {
+			return nil
+		}
+		d, digest, err = s.compose(tx, h)
+		return err
+	}
+	if err := s.st.View(ctx, read); err != nil {
+		return d, err
+	}
+	if have > h.Revision || h.Frozen != "" {
+		return d, s.freeze(ctx, host, have)
+	}
+	if digest != h.Digest {
+		err := s.st.Tx(ctx, func(tx *store.Tx) error {
+			if err := read(tx); err != nil || digest == h.Digest || h.Frozen != "" {
+				return err
+			}
+			h.Revision++
+			return tx.PutRevision(host, h.Revision, digest)
+		})
+		if err != nil {
+			return d, err
+		}
+		if h.Frozen != "" {
+			return d, s.freeze(ctx, host, have)
+		}
+	}
+	d.Revision = h.Revision
+	return d, nil
+}
+
+// freeze marks a host that knows more than the store, once, with an alarm, and gives
+// the refusal (key-plane rule 2.4).
+func (s *Service) freeze(ctx context.Context, host keys.HostID, reported uint64) error {
+	why := ""
+	err := s.st.Tx(ctx, func(tx *store.Tx) error {
+		h, err := tx.Host(host)
+		if err != nil {
+			return err
+		}
+		if h.Frozen != "" {
+			why = h.Frozen
+			return nil
+		}
+		if why, err = s.freezeIn(tx, h, reported); err != nil {
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return apierr.Conflict("HOST_FROZEN", "No changes go to this host: %s", why)
+}
+
+func (s *Service) freezeIn(tx *store.Tx, h store.Host, reported uint64) (string, error) {
+	if reported <= h.Revision {
+		return "", nil
+	}
+	h.Frozen = fmt.Sprintf("the host has carried out revision %d, the store remembers %d only: an older copy of the store was restored.", reported, h.Revision)
+	if err := tx.PutHost(h); err != nil {
+		return "", err
+	}
+	return h.Frozen, tx.Append(audit.Event{
+		Type: "HOST_AHEAD_OF_STORE", Actor: "host:" + string(h.ID), Host: string(h.ID),
+		Message: "Changes to host " + h.Hostname + " are frozen: " + h.Frozen,
+		Data:    map[string]string{"alarm": "true", "reported": fmt.Sprint(reported), "remembered": fmt.Sprint(h.Revision)},
+	})
+}
+
+// Unfreeze is an operator's decision that the store is right: the host gets revisions
+// above all that it has reported.
+func (s *Service) Unfreeze(ctx context.Context, host keys.HostID, above uint64) error {
+	return s.st.Tx(ctx, func(tx *store.Tx) error {
+		h, err := tx.Host(host)
+		if err != nil {
+			return err
+		}
+		if h.Frozen == "" {
+			return nil
+		}
+		h.Frozen = ""
+		if err := tx.PutHost(h); err != nil {
+			return err
+		}
+		if err := tx.PutRevision(host, max(h.Revision, above)+1, ""); err != nil {
+			return err
+		}
+		return tx.Append(audit.Event{Type: "HOST_UNFROZEN", Host: string(host), Message: "Changes go to host " + h.Hostname + " again."})
+	})
+}
+
+// compose gives the desired state of a host, without revision, and a digest of all
+// that matters in it. Passwords are not part of the digest: their users' revisions
+// are.
+func (s *Service) compose(tx *store.Tx, h store.Host) (agentlink.Desired, string, error) {
+	d := agentlink.Desired{Version: agentlink.Version, Deployment: s.st.Deployment(), Host: h.ID}
+	nodes, err := tx.NodesOfHost(h.ID)
+	if err != nil {
+		return d, "", err
+	}
+	projects := map[keys.ProjectID]bool{}
+	for _, n := range nodes {
+		if n.Buried {
+			d.Tombstones = append(d.Tombstones, agentlink.Tombstone{
+				Node: n.ID, Project: n.Project, Cluster: n.Cluster, Generation: n.Generation, DestroyKeys: true,
+			})
+			continue
+		}
+		c, err := tx.Cluster(n.Cluster)
+		if err != nil {
+			return d, "", err
+		}
+		d.Nodes = append(d.Nodes, agentlink.Node{
+			ID: n.ID, Project: n.Project, Cluster: n.Cluster, Engine: engine, Run: n.Run, Encrypted: n.Encrypted,
+			Generation: n.Generation, ReplicaSet: c.ReplicaSet, KMIPClientFingerprints: n.KMIPFingerprints,
+		})
+		if projects[n.Project] {
+			continue
+		}
+		projects[n.Project] = true
+		p, err := s.project(tx, n.Project)
+		if err != nil {
+			return d, "", err
+		}
+		d.Projects = append(d.Projects, p)
+	}
+	b, err := json.Marshal(withoutPasswords(d))
+	if err != nil {
+		return d, "", fmt.Errorf("encode desired state: %w", err)
+	}
+	sum := sha256.Sum256(b)
+	return d, hex.EncodeToString(sum[:]), nil
+}
+
+func withoutPasswords(d agentlink.Desired) agentlink.Desired {
+	projects := make([]agentlink.Project, len(d.Projects))
+	for i, p := range d.Projects {
+		users := make([]agentlink.DatabaseUser, len(p.Users))
+		for j, u := range p.Users {
+			u.Password = ""
+			users[j] = u
+		}
+		p.Users = users
+		projects[i] = p
+	}
+	d.Projects = projects
+	return d
+}
+
+func (s *Service) project(tx *store.Tx, id keys.ProjectID) (agentlink.Project, error) {
+	out := agentlink.Project{ID: id}
+	c, err := tx.KeyConfig(id)
+	if err != nil {
+		return out, err
+	}
+	out.Validate = c.Validate
+	if c.Enabled {
+		role, err := tx.Role(id, c.Role)
+		if err != nil {
+			return out, err
+		}
+		kmsEndpoint, stsEndpoint := s.cfg.Custody.Endpoints()
+		out.CustomerKey = &agentlink.CustomerKey{
+			Generation: c.Generation, RoleARN: role.ARN, ExternalID: role.ExternalID, KeyARN: c.KeyARN, Region: cmk.AWSRegion(c.Region),
+			Probe: c.Probe, ProbeSHA256: c.ProbeSHA256, Interval: agentlink.Duration(s.cfg.Custody.Interval()),
+			KMSEndpoint: kmsEndpoint, STSEndpoint: stsEndpoint,
+		}
+	}
+	out.Users, err = s.users(tx, id)
+	return out, err
+}
+
+// users gives a project's database users. One that is limited to clusters which do
+// not exist (yet) is left out: an empty list would mean all clusters.
+func (s *Service) users(tx *store.Tx, id keys.ProjectID) ([]agentlink.DatabaseUser, error) {
+	all, err := tx.Users(id)
+	if err != nil {
+		return nil, err
+	}
+	var out []agentlink.DatabaseUser
+	for _, u := range all {
+		if !u.DeleteAfter.IsZero() && !tx.Now().Before(u.DeleteAfter) {
+			continue
+		}
+		x := agentlink.DatabaseUser{Database: u.Database, Username: u.Username, Revision: u.Revision}
+		for _, r := range u.Roles {
+			x.Roles = append(x.Roles, agentlink.DatabaseRole{Role: r.Role, Database: r.Database})
+		}
+		for _, sc := range u.Scopes {
+			c, err := tx.ClusterNamed(id, sc.Name)
+			if errors.Is(err, store.ErrNotFound) || sc.Type != "CLUSTER" {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			x.Clusters = append(x.Clusters, c.ID)
+		}
+		if len(u.Scopes) > 0 && len(x.Clusters) == 0 {
+			continue
+		}
+		pw, err := tx.Password(u)
+		if err != nil {
+			return nil, err
+		}
+		x.Password = string(pw.Reveal())
+		pw.Wipe()
+		out = append(out, x)
+	}
+	return out, nil
+}

@@ -1,0 +1,234 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/keywright/keywright/internal/agentlink"
+	"github.com/keywright/keywright/internal/apierr"
+	"github.com/keywright/keywright/internal/audit"
+	"github.com/keywright/keywright/internal/control/tenant"
+	"github.com/keywright/keywright/internal/keys"
+	"github.com/keywright/keywright/internal/store"
+)
+
+// The bounds of what one host may send.
+const (
+	maxWrapped = 16 << 10
+	maxText    = 1000
+	maxEgress  = 32
+)
+
+// Status takes in a host's report: custody verdicts, nodes, carried-out tombstones,
+// and the head of the host's own audit chain. All of it happens in one transaction.
+func (s *Service) Status(ctx context.Context, host keys.HostID, st agentlink.Status) error {
+	return s.st.Tx(ctx, func(tx *store.Tx) error {
+		h, err := tx.Host(host)
+		if err != nil {
+			return err
+		}
+		if h, err = s.hostStatus(tx, h, st); err != nil {
+			return err
+		}
+		if err := s.cfg.Custody.Report(tx, host, st.Custody); err != nil {
+			return err
+		}
+		touched := map[keys.ClusterID]bool{}
+		for _, n := range st.Nodes {
+			c, err := s.nodeStatus(tx, h, n)
+			if err != nil {
+				return err
+			}
+			touched[c] = true
+		}
+		for _, id := range st.Buried {
+			c, err := s.buried(tx, h, id)
+			if err != nil {
+				return err
+			}
+			touched[c] = true
+		}
+		delete(touched, "")
+		for c := range touched {
+			if err := s.observe(tx, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (s *Service) hostStatus(tx *store.Tx, h store.Host, st agentlink.Status) (store.Host, error) {
+	if st.Revision > h.Revision && h.Frozen == "" {
+		if _, err := s.freezeIn(tx, h, st.Revision); err != nil {
+			return h, err
+		}
+		var err error
+		if h, err = tx.Host(h.ID); err != nil {
+			return h, err
+		}
+	}
+	if st.AuditSeq < h.AuditSeq {
+		if err := s.alarm(tx, h, "HOST_AUDIT_WENT_BACK", fmt.Sprintf("The audit chain of host %s ends at event %d, it had %d before: its directory was rolled back.", h.Hostname, st.AuditSeq, h.AuditSeq)); err != nil {
+			return h, err
+		}
+	}
+	h.KMIPAddress, h.Enacted, h.LastSeen = clip(st.KMIPAddress), st.Revision, tx.Now()
+	h.Egress = slices.Clone(st.EgressAddresses[:min(len(st.EgressAddresses), maxEgress)])
+	h.AuditSeq, h.AuditHead = st.AuditSeq, clip(st.AuditHead)
+	for _, a := range st.Alarms[:min(len(st.Alarms), 20)] {
+		if !slices.Contains(h.Alarms, clip(a)) {
+			if err := s.alarm(tx, h, "HOST_ALARM", "Host "+h.Hostname+" raises an alarm: "+clip(a)); err != nil {
+				return h, err
+			}
+		}
+	}
+	h.Alarms = nil
+	for _, a := range st.Alarms[:min(len(st.Alarms), 20)] {
+		h.Alarms = append(h.Alarms, clip(a))
+	}
+	return h, tx.PutHost(h)
+}
+
+func (s *Service) alarm(tx *store.Tx, h store.Host, kind, text string) error {
+	return tx.Append(audit.Event{Type: kind, Actor: "host:" + string(h.ID), Host: string(h.ID), Message: text, Data: map[string]string{"alarm": "true"}})
+}
+
+func clip(s string) string { return s[:min(len(s), maxText)] }
+
+// nodeStatus records a node's report and the events of its phase. It gives the
+// node's cluster, or "" for a node that is not this host's.
+func (s *Service) nodeStatus(tx *store.Tx, h store.Host, in agentlink.NodeStatus) (keys.ClusterID, error) {
+	n, err := tx.Node(in.Node)
+	if errors.Is(err, store.ErrNotFound) || (err == nil && n.Host != h.ID) {
+		return "", nil // an agent may report a node until it has seen that it is gone
+	}
+	if err != nil {
+		return "", err
+	}
+	old, err := tx.NodeStatus(n.ID)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return "", err
+	}
+	now := store.NodeStatus{
+		Node: n.ID, Phase: string(in.Phase), Message: clip(in.Message), Port: in.Port, PID: in.PID, Encrypted: in.Encrypted,
+		Generation: in.Generation, Primary: in.Primary, MasterKey: in.MasterKey, Users: in.UsersRevision, Since: in.Since.UTC().Truncate(time.Microsecond),
+	}
+	if now == old {
+		return n.Cluster, nil
+	}
+	if err := tx.PutNodeStatus(now); err != nil {
+		return "", err
+	}
+	if n.Buried || old.Phase == now.Phase {
+		return n.Cluster, nil
+	}
+	return n.Cluster, s.phaseEvent(tx, h, n, now)
+}
+
+// phaseEvent records the phases that people want to know of.
+func (s *Service) phaseEvent(tx *store.Tx, h store.Host, n store.Node, now store.NodeStatus) error {
+	kind, text := "", ""
+	switch agentlink.Phase(now.Phase) {
+	case agentlink.PhaseRewriting:
+		kind, text = "CLUSTER_UPDATE_STARTED", "A node of cluster %s is rewritten."
+	case agentlink.PhaseFailed:
+		kind, text = "CLUSTER_INSTANCE_FAILED", "A node of cluster %s failed."
+	case agentlink.PhaseWaitingForKey:
+		kind, text = "CLUSTER_INSTANCE_WAITING_FOR_KEY", "A node of cluster %s waits for its key."
+	default:
+		return nil
+	}
+	c, err := tx.Cluster(n.Cluster)
+	if err != nil {
+		return err
+	}
+	pr, err := tx.Project(n.Project)
+	if err != nil {
+		return err
+	}
+	e := clusterEvent(tenant.System(), kind, pr, c, text, c.Name)
+	if now.Message != "" {
+		e.Message += " " + now.Message
+	}
+	e.Node, e.Host, e.Actor = string(n.ID), string(h.ID), "host:"+string(h.ID)
+	e.Data["phase"] = now.Phase
+	return tx.Append(e)
+}
+
+// buried removes a node whose tombstone was carried out, with its wraps.
+func (s *Service) buried(tx *store.Tx, h store.Host, id keys.NodeID) (keys.ClusterID, error) {
+	n, err := tx.Node(id)
+	if errors.Is(err, store.ErrNotFound) {
+		return "", nil // reported again until the agent sees that we know
+	}
+	if err != nil {
+		return "", err
+	}
+	if n.Host != h.ID || !n.Buried {
+		return "", s.alarm(tx, h, "NODE_BURIED_WITHOUT_ORDER", fmt.Sprintf("Host %s says that it has removed node %s, which nobody ordered.", h.Hostname, id))
+	}
+	wraps, err := tx.DestroyEscrow(id)
+	if err != nil {
+		return "", err
+	}
+	if err := tx.RemoveNode(id); err != nil {
+		return "", err
+	}
+	pr, err := tx.Project(n.Project)
+	if err != nil {
+		return "", err
+	}
+	return n.Cluster, tx.Append(audit.Event{
+		Type: "NODE_REMOVED", Actor: "host:" + string(h.ID), Org: string(pr.Org), Project: string(n.Project), Cluster: string(n.Cluster),
+		Node: string(id), Host: string(h.ID), Message: "A node was removed with its files and keys.", Data: map[string]string{"keysDestroyed": fmt.Sprint(wraps)},
+	})
+}
+
+// Escrow keeps wraps for a host; they are durable when it returns nil. A host may
+// escrow keys of its own nodes only. Codes: NODE_NOT_FOUND, INVALID_WRAP,
+// WRAP_IS_OLDER, WRAP_IS_FOREIGN.
+func (s *Service) Escrow(ctx context.Context, host keys.HostID, wraps []agentlink.EscrowedWrap) error {
+	return s.st.Tx(ctx, func(tx *store.Tx) error {
+		for _, w := range wraps {
+			n, err := nodeOf(tx, host, w.Node)
+			if err != nil {
+				return err
+			}
+			if n.Project != w.Project || n.Cluster != w.Cluster || !w.Key.Valid() || len(w.Wrapped) == 0 || len(w.Wrapped) > maxWrapped || w.Generation == 0 || w.Purpose == "" || w.State == "" {
+				return apierr.BadRequest("INVALID_WRAP", "The wrap of key %q does not fit the node, or is malformed.", clip(string(w.Key)))
+			}
+			err = tx.PutEscrow(store.EscrowedWrap{
+				Key: w.Key, Generation: w.Generation, Revision: w.Revision, Node: w.Node, Host: host, Project: w.Project, Cluster: w.Cluster,
+				State: w.State, Purpose: w.Purpose, Wrapped: w.Wrapped, Created: w.Created,
+			})
+			switch {
+			case errors.Is(err, store.ErrOlder):
+				return apierr.Conflict("WRAP_IS_OLDER", "A newer wrap of key %s is in escrow: this host was rolled back.", w.Key).Because(err)
+			case errors.Is(err, store.ErrForeign):
+				return apierr.Conflict("WRAP_IS_FOREIGN", "Key %s belongs to another node.", w.Key).Because(err)
+			case err != nil:
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Wraps lists what is in escrow for a host.
+func (s *Service) Wraps(ctx context.Context, host keys.HostID) (out []agentlink.EscrowedWrap, err error) {
+	err = s.st.View(ctx, func(tx *store.Tx) error {
+		all, err := tx.EscrowOfHost(host)
+		for _, w := range all {
+			out = append(out, agentlink.EscrowedWrap{
+				Node: w.Node, Project: w.Project, Cluster: w.Cluster, Key: w.Key, Purpose: w.Purpose, State: w.State,
+				Generation: w.Generation, Revision: w.Revision, Wrapped: w.Wrapped, Created: w.Created,
+			})
+		}
+		return err
+	})
+	return out, err
+}
