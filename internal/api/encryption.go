@@ -1,0 +1,170 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"github.com/keywright/keywright/internal/control/cmk"
+	"github.com/keywright/keywright/internal/keys"
+)
+
+// kmsBody is the awsKms object of an answer. Without a configuration it is
+// {"enabled": false, "valid": false} with nulls: the object itself is never left
+// out, since clients index it without a check.
+type kmsBody struct {
+	Enabled           bool         `json:"enabled"`
+	Valid             bool         `json:"valid"`
+	KeyID             *string      `json:"customerMasterKeyID"`
+	Region            *string      `json:"region"`
+	RoleID            *keys.RoleID `json:"roleId,omitempty"`
+	PrivateNetworking *bool        `json:"requirePrivateNetworking,omitempty"`
+}
+
+type otherBody struct {
+	Enabled bool `json:"enabled"`
+	Valid   bool `json:"valid"`
+}
+
+type encryptionBody struct {
+	AWS         kmsBody   `json:"awsKms"`
+	Azure       otherBody `json:"azureKeyVault"`
+	Google      otherBody `json:"googleCloudKms"`
+	SearchNodes bool      `json:"enabledForSearchNodes"`
+}
+
+func toEncryptionBody(v cmk.View) encryptionBody {
+	b := encryptionBody{SearchNodes: v.SearchNodes}
+	if v.Enabled {
+		b.AWS = kmsBody{Enabled: true, Valid: v.Valid, KeyID: &v.KeyID, Region: &v.Region, RoleID: &v.Role, PrivateNetworking: &v.PrivateNetworking}
+	}
+	return b
+}
+
+// encryptionRequest is a change. The two other providers are taken only while
+// they stay off.
+type encryptionRequest struct {
+	AWS         *kmsRequest   `json:"awsKms"`
+	Azure       *azureRequest `json:"azureKeyVault"`
+	Google      *otherRequest `json:"googleCloudKms"`
+	SearchNodes *bool         `json:"enabledForSearchNodes"`
+}
+
+type kmsRequest struct {
+	Enabled           *bool           `json:"enabled"`
+	KeyID             *string         `json:"customerMasterKeyID"`
+	Region            *string         `json:"region"`
+	RoleID            *string         `json:"roleId"`
+	PrivateNetworking *bool           `json:"requirePrivateNetworking"`
+	AccessKeyID       *string         `json:"accessKeyID"`
+	SecretAccessKey   *string         `json:"secretAccessKey"`
+	Valid             json.RawMessage `json:"valid"`
+}
+
+type otherRequest struct {
+	Enabled           *bool           `json:"enabled"`
+	Valid             json.RawMessage `json:"valid"`
+	ServiceAccountKey json.RawMessage `json:"serviceAccountKey"`
+	KeyVersion        json.RawMessage `json:"keyVersionResourceID"`
+	RoleID            json.RawMessage `json:"roleId"`
+}
+
+type azureRequest struct {
+	Enabled           *bool           `json:"enabled"`
+	Valid             json.RawMessage `json:"valid"`
+	Environment       json.RawMessage `json:"azureEnvironment"`
+	ClientID          json.RawMessage `json:"clientID"`
+	KeyIdentifier     json.RawMessage `json:"keyIdentifier"`
+	KeyVault          json.RawMessage `json:"keyVaultName"`
+	PrivateNetworking json.RawMessage `json:"requirePrivateNetworking"`
+	ResourceGroup     json.RawMessage `json:"resourceGroupName"`
+	Secret            json.RawMessage `json:"secret"`
+	Subscription      json.RawMessage `json:"subscriptionID"`
+	Tenant            json.RawMessage `json:"tenantID"`
+	RoleID            json.RawMessage `json:"roleId"`
+}
+
+func getEncryption(c *call) (int, any, error) {
+	v, err := c.cfg.CMK.Get(c.ctx(), c.who, c.project())
+	return http.StatusOK, toEncryptionBody(v), err
+}
+
+func updateEncryption(c *call) (int, any, error) {
+	var in encryptionRequest
+	if err := decode(c.r, &in); err != nil {
+		return 0, nil, err
+	}
+	p := cmk.Patch{EnabledForSearchNodes: in.SearchNodes}
+	if a := in.AWS; a != nil {
+		p.AWS = &cmk.AWSPatch{
+			Enabled: a.Enabled, CustomerMasterKeyID: a.KeyID, Region: a.Region, RoleID: a.RoleID,
+			RequirePrivateNetworking: a.PrivateNetworking, AccessKeyID: a.AccessKeyID, SecretAccessKey: a.SecretAccessKey,
+		}
+	}
+	if in.Azure != nil {
+		p.Azure = &cmk.OtherPatch{Enabled: in.Azure.Enabled}
+	}
+	if in.Google != nil {
+		p.Google = &cmk.OtherPatch{Enabled: in.Google.Enabled}
+	}
+	v, err := c.cfg.CMK.Update(c.ctx(), c.who, c.project(), p)
+	return http.StatusOK, toEncryptionBody(v), err
+}
+
+// keyStatus is what Atlas has no call for: the verdict on a project's key, since
+// when, why, what to do, and who says so.
+type keyStatus struct {
+	Enabled    bool              `json:"enabled"`
+	KeyARN     string            `json:"keyArn,omitempty"`
+	Generation uint64            `json:"generation"`
+	Interval   string            `json:"validationInterval"`
+	Verdict    string            `json:"verdict,omitempty"`
+	Reason     string            `json:"reason,omitempty"`
+	Detail     string            `json:"detail,omitempty"`
+	Remedy     string            `json:"remedy,omitempty"`
+	NoticedBy  string            `json:"noticedBy,omitempty"`
+	Since      *string           `json:"since,omitempty"`
+	Validators []validatorStatus `json:"validators"`
+	Links      []link            `json:"links"`
+}
+
+type validatorStatus struct {
+	// Host is empty for the control plane itself.
+	Host        string  `json:"host"`
+	Verdict     string  `json:"verdict"`
+	Reason      string  `json:"reason,omitempty"`
+	LastRun     *string `json:"lastRun"`
+	LastOutcome string  `json:"lastOutcome,omitempty"`
+	LastSuccess *string `json:"lastSuccess"`
+	NextRun     *string `json:"nextRun"`
+	Silent      bool    `json:"silent"`
+}
+
+func (c *call) keyStatus(v cmk.View) keyStatus {
+	out := keyStatus{
+		Enabled: v.Enabled, KeyARN: v.KeyARN, Generation: v.Generation, Interval: c.cfg.CMK.Interval().String(), Validators: []validatorStatus{},
+		Links: c.self("groups", string(c.project()), "encryptionAtRest"),
+	}
+	if !v.Enabled {
+		return out
+	}
+	out.Verdict, out.Reason, out.Detail = v.Verdict.Kind, v.Verdict.Reason, v.Verdict.Detail
+	out.Remedy, out.NoticedBy, out.Since = v.Verdict.Remedy, v.Verdict.NoticedBy, stampOrNull(v.Verdict.Since)
+	for _, x := range v.Validators {
+		out.Validators = append(out.Validators, validatorStatus{
+			Host: x.Host, Verdict: string(x.State.Verdict), Reason: string(x.State.Reason), LastRun: stampOrNull(x.State.LastRun),
+			LastOutcome: string(x.State.LastOutcome), LastSuccess: stampOrNull(x.State.LastSuccess), NextRun: stampOrNull(x.State.NextWall), Silent: x.Silent,
+		})
+	}
+	return out
+}
+
+func getKeyStatus(c *call) (int, any, error) {
+	v, err := c.cfg.CMK.Peek(c.ctx(), c.who, c.project())
+	return http.StatusOK, c.keyStatus(v), err
+}
+
+// tryAgain makes everybody validate now and waits for them.
+func tryAgain(c *call) (int, any, error) {
+	v, err := c.cfg.CMK.TryAgain(c.ctx(), c.who, c.project())
+	return http.StatusOK, c.keyStatus(v), err
+}

@@ -1,0 +1,103 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/keywright/keywright/internal/audit"
+	"github.com/keywright/keywright/internal/store"
+)
+
+// eventBody is an event as Atlas shows it, with Keywright's own fields beside:
+// the message, and the event's place in the audit chain.
+type eventBody struct {
+	ID            string            `json:"id"`
+	Created       string            `json:"created"`
+	Type          string            `json:"eventTypeName"`
+	GroupID       string            `json:"groupId,omitempty"`
+	OrgID         string            `json:"orgId,omitempty"`
+	IsGlobalAdmin bool              `json:"isGlobalAdmin"`
+	PublicKey     string            `json:"publicKey,omitempty"`
+	APIKeyID      string            `json:"apiKeyId,omitempty"`
+	RemoteAddress string            `json:"remoteAddress,omitempty"`
+	ClusterID     string            `json:"clusterId,omitempty"`
+	ClusterName   string            `json:"clusterName,omitempty"`
+	NodeID        string            `json:"nodeId,omitempty"`
+	HostID        string            `json:"hostId,omitempty"`
+	Actor         string            `json:"actor"`
+	Message       string            `json:"message"`
+	Raw           map[string]string `json:"raw,omitempty"`
+	Chain         chainBody         `json:"chain"`
+	Links         []link            `json:"links"`
+}
+
+type chainBody struct {
+	Seq  uint64 `json:"seq"`
+	Prev string `json:"prev"`
+	Hash string `json:"hash"`
+}
+
+func (c *call) eventBody(e audit.Event) eventBody {
+	b := eventBody{
+		ID: e.ID, Created: stamp(e.Time), Type: e.Type, GroupID: e.Project, OrgID: e.Org, ClusterID: e.Cluster, NodeID: e.Node, HostID: e.Host,
+		Actor: e.Actor, Message: e.Message, PublicKey: e.Data["publicKey"], APIKeyID: e.Data["apiKeyId"], RemoteAddress: e.Data["remoteAddress"],
+		ClusterName: e.Data["clusterName"], Raw: e.Data, Chain: chainBody{Seq: e.Seq, Prev: e.Prev.String(), Hash: e.Hash.String()},
+	}
+	if e.Project != "" {
+		b.Links = c.self("groups", e.Project, "events", e.ID)
+	} else {
+		b.Links = c.self("orgs", e.Org, "events", e.ID)
+	}
+	return b
+}
+
+func (c *call) eventFilter() (store.EventFilter, page, error) {
+	p, err := c.page()
+	if err != nil {
+		return store.EventFilter{}, p, err
+	}
+	f := store.EventFilter{Types: splitList(c.queries("eventType")), Offset: (p.number - 1) * p.size, Limit: p.size}
+	if f.Since, err = c.queryTime("minDate"); err != nil {
+		return f, p, err
+	}
+	f.Until, err = c.queryTime("maxDate")
+	return f, p, err
+}
+
+func (c *call) events(p page, found []audit.Event, total int, err error) (int, any, error) {
+	if err != nil {
+		return 0, nil, err
+	}
+	out := []eventBody{}
+	for _, e := range found {
+		out = append(out, c.eventBody(e))
+	}
+	return http.StatusOK, envelope(c, p, out, total), nil
+}
+
+func listProjectEvents(c *call) (int, any, error) {
+	f, p, err := c.eventFilter()
+	if err != nil {
+		return 0, nil, err
+	}
+	found, total, err := c.cfg.Tenant.ProjectEvents(c.ctx(), c.who, c.project(), f)
+	return c.events(p, found, total, err)
+}
+
+func listOrgEvents(c *call) (int, any, error) {
+	f, p, err := c.eventFilter()
+	if err != nil {
+		return 0, nil, err
+	}
+	found, total, err := c.cfg.Tenant.OrgEvents(c.ctx(), c.who, c.org(), f)
+	return c.events(p, found, total, err)
+}
+
+func getProjectEvent(c *call) (int, any, error) {
+	e, err := c.cfg.Tenant.ProjectEvent(c.ctx(), c.who, c.project(), c.vars["eventId"])
+	return http.StatusOK, c.eventBody(e), err
+}
+
+func getOrgEvent(c *call) (int, any, error) {
+	e, err := c.cfg.Tenant.OrgEvent(c.ctx(), c.who, c.org(), c.vars["eventId"])
+	return http.StatusOK, c.eventBody(e), err
+}

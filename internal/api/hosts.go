@@ -1,0 +1,52 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/keywright/keywright/internal/keys"
+)
+
+type tokenRequest struct {
+	Hostname string `json:"hostname"`
+}
+
+type tokenBody struct {
+	Token       string `json:"token"`
+	Expires     string `json:"expiresAt"`
+	Fingerprint string `json:"serverCAFingerprint"`
+}
+
+func createEnrolmentToken(c *call) (int, any, error) {
+	var in tokenRequest
+	if err := decode(c.r, &in); err != nil {
+		return 0, nil, err
+	}
+	t, err := c.cfg.Cluster.CreateToken(c.ctx(), c.who, in.Hostname)
+	return http.StatusCreated, tokenBody{Token: string(t.Token.Reveal()), Expires: stamp(t.Expires), Fingerprint: t.Fingerprint}, err
+}
+
+type hostBody struct {
+	ID          keys.HostID `json:"id"`
+	Hostname    string      `json:"hostname"`
+	Enrolled    string      `json:"enrolledAt"`
+	LastSeen    *string     `json:"lastSeenAt"`
+	KMIPAddress string      `json:"kmipAddress,omitempty"`
+	Egress      []string    `json:"egressAddresses"`
+	Frozen      string      `json:"frozen,omitempty"`
+}
+
+func listHosts(c *call) (int, any, error) {
+	all, err := c.cfg.Cluster.Hosts(c.ctx(), c.who)
+	if err != nil {
+		return 0, nil, err
+	}
+	out := []hostBody{}
+	for _, h := range all {
+		b := hostBody{ID: h.ID, Hostname: h.Hostname, Enrolled: stamp(h.Enrolled), LastSeen: stampOrNull(h.LastSeen), KMIPAddress: h.KMIPAddress, Egress: h.Egress, Frozen: h.Frozen}
+		if b.Egress == nil {
+			b.Egress = []string{}
+		}
+		out = append(out, b)
+	}
+	return paged(c, out)
+}

@@ -1,0 +1,93 @@
+package api
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// route is one line of the API.
+type route struct {
+	method  string
+	pattern string // below the family's prefix; {name} takes one segment
+	family  family
+	// versions are the dates that the call has, oldest first; the handler is told
+	// which one was chosen. Empty for calls without versions.
+	versions []string
+	// open calls need no authentication.
+	open   bool
+	handle handler
+}
+
+// family is a group of calls with a common prefix.
+type family struct {
+	prefixes []string
+	// versioned says that the media type chooses a version.
+	versioned bool
+}
+
+var (
+	// atlas calls are served as v2 with versions, and as v1.0, which is 2023-01-01.
+	atlas = family{prefixes: []string{"/api/atlas/v2", "/api/atlas/v1.0"}, versioned: true}
+	// atlasV2 calls have no v1.0 form.
+	atlasV2 = family{prefixes: []string{"/api/atlas/v2"}, versioned: true}
+	// atlasV15 calls are advanced clusters as 2023-02-01.
+	atlasV15 = family{prefixes: []string{"/api/atlas/v1.5"}, versioned: true}
+	// own calls are what Atlas has no call for.
+	own = family{prefixes: []string{"/api/keywright/v1"}}
+)
+
+// handler answers one call: a body for the status, or a refusal.
+type handler func(*call) (status int, body any, err error)
+
+// match finds the routes of an escaped path, by method. Segments are unescaped
+// only after matching, so that an escaped slash stays inside its segment.
+func match(routes []route, escaped string) (byMethod map[string]*route, prefix string, vars map[string]string) {
+	byMethod = map[string]*route{}
+	for i := range routes {
+		r := &routes[i]
+		for _, p := range r.family.prefixes {
+			rest, ok := strings.CutPrefix(escaped, p)
+			if !ok || rest != "" && rest[0] != '/' {
+				continue
+			}
+			if v, ok := matchPattern(r.pattern, strings.TrimSuffix(rest, "/")); ok && byMethod[r.method] == nil {
+				byMethod[r.method], prefix, vars = r, p, v
+			}
+		}
+	}
+	return byMethod, prefix, vars
+}
+
+func matchPattern(pattern, path string) (map[string]string, bool) {
+	want, have := strings.Split(pattern, "/"), strings.Split(path, "/")
+	if len(want) != len(have) {
+		return nil, false
+	}
+	vars := map[string]string{}
+	for i, w := range want {
+		if !strings.HasPrefix(w, "{") {
+			if w != have[i] {
+				return nil, false
+			}
+			continue
+		}
+		v, err := url.PathUnescape(have[i])
+		if err != nil || v == "" {
+			return nil, false
+		}
+		vars[strings.Trim(w, "{}")] = v
+	}
+	return vars, true
+}
+
+// allowed lists the methods of a path for the Allow header.
+func allowed(byMethod map[string]*route) string {
+	var out []string
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		if byMethod[m] != nil {
+			out = append(out, m)
+		}
+	}
+	return strings.Join(out, ", ")
+}

@@ -1,0 +1,71 @@
+package api
+
+import "net/http"
+
+// routes is the API.
+func routes() []route {
+	var (
+		v1       = []string{legacyVersion}
+		clusters = []string{advancedVersion, "2024-08-05"}
+		get      = http.MethodGet
+		post     = http.MethodPost
+		patch    = http.MethodPatch
+		del      = http.MethodDelete
+	)
+	return []route{
+		{method: get, pattern: "", family: atlas, versions: v1, handle: root},
+		{method: get, pattern: "/orgs", family: atlas, versions: v1, handle: listOrgs},
+		{method: get, pattern: "/orgs/{orgId}", family: atlas, versions: v1, handle: getOrg},
+		{method: get, pattern: "/orgs/{orgId}/groups", family: atlas, versions: v1, handle: listGroups},
+		{method: get, pattern: "/orgs/{orgId}/events", family: atlas, versions: v1, handle: listOrgEvents},
+		{method: get, pattern: "/orgs/{orgId}/events/{eventId}", family: atlas, versions: v1, handle: getOrgEvent},
+
+		{method: post, pattern: "/groups", family: atlas, versions: v1, handle: createGroup},
+		{method: get, pattern: "/groups", family: atlas, versions: v1, handle: listGroups},
+		{method: get, pattern: "/groups/byName/{groupName}", family: atlas, versions: v1, handle: getGroupByName},
+		{method: get, pattern: "/groups/{groupId}", family: atlas, versions: v1, handle: getGroup},
+		{method: patch, pattern: "/groups/{groupId}", family: atlas, versions: v1, handle: updateGroup},
+		{method: del, pattern: "/groups/{groupId}", family: atlas, versions: v1, handle: deleteGroup},
+		{method: get, pattern: "/groups/{groupId}/events", family: atlas, versions: v1, handle: listProjectEvents},
+		{method: get, pattern: "/groups/{groupId}/events/{eventId}", family: atlas, versions: v1, handle: getProjectEvent},
+		{method: get, pattern: "/groups/{groupId}/ipAddresses", family: atlas, versions: v1, handle: ipAddresses},
+
+		{method: post, pattern: "/groups/{groupId}/cloudProviderAccess", family: atlas, versions: v1, handle: registerRole},
+		{method: get, pattern: "/groups/{groupId}/cloudProviderAccess", family: atlas, versions: v1, handle: listRoles},
+		{method: get, pattern: "/groups/{groupId}/cloudProviderAccess/{roleId}", family: atlas, versions: v1, handle: getRole},
+		{method: patch, pattern: "/groups/{groupId}/cloudProviderAccess/{roleId}", family: atlas, versions: v1, handle: authorizeRole},
+		{method: del, pattern: "/groups/{groupId}/cloudProviderAccess/{cloudProvider}/{roleId}", family: atlas, versions: v1, handle: deauthorizeRole},
+
+		{method: get, pattern: "/groups/{groupId}/encryptionAtRest", family: atlas, versions: v1, handle: getEncryption},
+		{method: patch, pattern: "/groups/{groupId}/encryptionAtRest", family: atlas, versions: v1, handle: updateEncryption},
+
+		{method: post, pattern: "/groups/{groupId}/clusters", family: atlasV2, versions: clusters, handle: createCluster},
+		{method: get, pattern: "/groups/{groupId}/clusters", family: atlasV2, versions: clusters, handle: listClusters},
+		{method: get, pattern: "/groups/{groupId}/clusters/{clusterName}", family: atlasV2, versions: clusters, handle: getCluster},
+		{method: patch, pattern: "/groups/{groupId}/clusters/{clusterName}", family: atlasV2, versions: clusters, handle: updateCluster},
+		{method: del, pattern: "/groups/{groupId}/clusters/{clusterName}", family: atlasV2, versions: clusters, handle: deleteCluster},
+		{method: get, pattern: "/groups/{groupId}/clusters/{clusterName}/status", family: atlas, versions: v1, handle: clusterStatus},
+		{method: post, pattern: "/groups/{groupId}/clusters", family: atlasV15, versions: clusters[:1], handle: createCluster},
+		{method: get, pattern: "/groups/{groupId}/clusters", family: atlasV15, versions: clusters[:1], handle: listClusters},
+		{method: get, pattern: "/groups/{groupId}/clusters/{clusterName}", family: atlasV15, versions: clusters[:1], handle: getCluster},
+		{method: patch, pattern: "/groups/{groupId}/clusters/{clusterName}", family: atlasV15, versions: clusters[:1], handle: updateCluster},
+		{method: del, pattern: "/groups/{groupId}/clusters/{clusterName}", family: atlasV15, versions: clusters[:1], handle: deleteCluster},
+
+		{method: post, pattern: "/groups/{groupId}/databaseUsers", family: atlas, versions: v1, handle: createUser},
+		{method: get, pattern: "/groups/{groupId}/databaseUsers", family: atlas, versions: v1, handle: listUsers},
+		{method: get, pattern: "/groups/{groupId}/databaseUsers/{databaseName}/{username}", family: atlas, versions: v1, handle: getUser},
+		{method: patch, pattern: "/groups/{groupId}/databaseUsers/{databaseName}/{username}", family: atlas, versions: v1, handle: updateUser},
+		{method: del, pattern: "/groups/{groupId}/databaseUsers/{databaseName}/{username}", family: atlas, versions: v1, handle: deleteUser},
+
+		{method: post, pattern: "/groups/{groupId}/accessList", family: atlas, versions: v1, handle: addAccess},
+		{method: get, pattern: "/groups/{groupId}/accessList", family: atlas, versions: v1, handle: listAccess},
+		{method: get, pattern: "/groups/{groupId}/accessList/{entryValue}", family: atlas, versions: v1, handle: getAccess},
+		{method: get, pattern: "/groups/{groupId}/accessList/{entryValue}/status", family: atlas, versions: v1, handle: getAccessStatus},
+		{method: del, pattern: "/groups/{groupId}/accessList/{entryValue}", family: atlas, versions: v1, handle: deleteAccess},
+
+		{method: get, pattern: "/groups/{groupId}/encryptionAtRest", family: own, handle: getKeyStatus},
+		{method: post, pattern: "/groups/{groupId}/encryptionAtRest:tryAgain", family: own, handle: tryAgain},
+		{method: get, pattern: "/hosts", family: own, handle: listHosts},
+		{method: post, pattern: "/hosts/enrolmentTokens", family: own, handle: createEnrolmentToken},
+	}
+}
