@@ -12,13 +12,15 @@ const (
 	adminUser  = "admin"
 	canaryRole = "keywright-canary"
 
+	notForProduction = "NOT FOR PRODUCTION: this file holds key material and access keys in clear"
+
 	assumeOnly    = `{"Version":"2012-10-17","Statement":[{"Sid":"AssumeCustomerRoles","Effect":"Allow","Action":"sts:AssumeRole","Resource":"*"}]}`
 	administrator = `{"Version":"2012-10-17","Statement":[{"Sid":"AdministratorAccess","Effect":"Allow","Action":"*","Resource":"*"}]}`
 )
 
 // firstState makes the three accounts with their users.
 func firstState(now time.Time) (*state, error) {
-	st := &state{Version: stateVersion, SealKey: randomBytes(sealKeyLen), Accounts: map[string]*account{}, Keys: map[string]*key{}}
+	st := &state{Version: stateVersion, Warning: notForProduction, SealKey: randomBytes(sealKeyLen), Accounts: map[string]*account{}, Keys: map[string]*key{}}
 	for _, id := range []string{PlatformAccount, CustomerAccount, SecondAccount} {
 		st.Accounts[id] = &account{ID: id, Users: map[string]*user{}, Roles: map[string]*role{}}
 	}

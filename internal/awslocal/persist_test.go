@@ -2,6 +2,7 @@ package awslocal_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
 	"github.com/keywright/keywright/internal/awslocal"
@@ -202,5 +204,65 @@ func TestCallLog(t *testing.T) {
 	}
 	if !bytes.HasPrefix(after, raw) || !bytes.Contains(after, []byte("{\"cut\n{\"version\":1")) {
 		t.Error("the line after one that was cut off does not stand alone")
+	}
+}
+
+// A change that cannot be made durable is refused and undone.
+func TestDiskFailureUndoesTheChange(t *testing.T) {
+	w := start(t)
+	c := w.customer()
+	keyARN := w.key(c, "")
+	away := w.dir + ".away"
+	if err := os.Rename(w.dir, away); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.kms.DisableKey(t.Context(), &kms.DisableKeyInput{KeyId: &keyARN})
+	want(t, err, "KMSInternalException")
+	_, err = c.encrypt(keyARN)
+	ok(t, err)
+	if err := os.Rename(away, w.dir); err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.kms.DisableKey(t.Context(), &kms.DisableKeyInput{KeyId: &keyARN})
+	ok(t, err)
+	w.restart()
+	_, err = w.customer().encrypt(keyARN)
+	want(t, err, "DisabledException")
+}
+
+func TestConcurrentCalls(t *testing.T) {
+	w := start(t)
+	c := w.customer()
+	keyARN := w.key(c, "")
+	done := make(chan error)
+	const workers, rounds = 8, 10
+	for range workers {
+		go func() {
+			for range rounds {
+				blob, err := c.encrypt(keyARN)
+				if err == nil {
+					_, err = c.decrypt(keyARN, blob, testContext)
+				}
+				if err == nil {
+					_, err = c.kms.CreateKey(context.Background(), &kms.CreateKeyInput{})
+				}
+				if err != nil {
+					done <- err
+					return
+				}
+			}
+			done <- nil
+		}()
+	}
+	for range workers {
+		ok(t, <-done)
+	}
+	w.restart()
+	list, err := w.customer().kms.ListKeys(t.Context(), &kms.ListKeysInput{Limit: aws.Int32(1000)})
+	if err != nil || len(list.Keys) != workers*rounds+1 {
+		t.Errorf("%d keys after a restart, %v", len(list.Keys), err)
+	}
+	if n := len(w.calls()); n != 1+3*workers*rounds+1 {
+		t.Errorf("%d calls in the log", n)
 	}
 }

@@ -141,7 +141,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(s.ln) }()
-	s.log.Warn("local AWS listens: NOT FOR PRODUCTION, key material lies in clear in the data directory",
+	s.log.Warn("local AWS listens; NOT FOR PRODUCTION: key material and access keys lie in clear in the data directory",
 		"address", s.Addr(), "data_dir", s.cfg.DataDir)
 	var err error
 	select {

@@ -19,7 +19,8 @@ const stateVersion = 1
 // state is everything that survives a restart; it is the JSON of state.json.
 // The unexported fields are derived by index.
 type state struct {
-	Version int `json:"version"`
+	Version int    `json:"version"`
+	Warning string `json:"warning"` // for people who open the file
 	// SealKey seals session tokens: sessions need no entry and survive restarts.
 	SealKey  []byte              `json:"sealKey"`
 	Accounts map[string]*account `json:"accounts"`
