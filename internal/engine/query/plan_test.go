@@ -213,8 +213,28 @@ func genField(depth int) *rapid.Generator[any] {
 	})
 }
 
+// genArrayOfDocs draws what makes multikey indexes hard: several elements
+// with the same few small values.
+func genArrayOfDocs() *rapid.Generator[any] {
+	return rapid.Custom(func(t *rapid.T) any {
+		list := bson.A{}
+		for range rapid.IntRange(0, 3).Draw(t, "elements") {
+			d := bson.D{}
+			for _, n := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"b", "c"}), 0, 2, rapid.ID[string]).Draw(t, "names") {
+				d = append(d, bson.E{Key: n, Value: rapid.IntRange(0, 3).Draw(t, n)})
+			}
+			list = append(list, d)
+		}
+		return list
+	})
+}
+
 func genCondition(t *rapid.T) any {
+	simple := rapid.Bool().Draw(t, "simple")
 	operand := func() any {
+		if simple {
+			return rapid.SampledFrom([]any{nil, 0, 1, 2, 3}).Draw(t, "small")
+		}
 		for {
 			v := genField(1).Draw(t, "operand")
 			if _, undefined := v.(bson.Undefined); !undefined {
@@ -241,6 +261,38 @@ func genCondition(t *rapid.T) any {
 	return bson.D{{Key: "$all", Value: bson.A{operand(), operand()}}}
 }
 
+// genSort draws a sort that an index often covers: some of its fields in
+// their order, forwards or backwards; now and then another one, or none.
+func genSort(t *rapid.T, sp index.Spec) *Sort {
+	sd := bson.D{}
+	flip := rapid.SampledFrom([]int{1, -1}).Draw(t, "flip")
+	for _, f := range sp.Fields {
+		if rapid.IntRange(0, 2).Draw(t, "skip field") == 0 {
+			continue
+		}
+		dir := flip
+		if f.Desc {
+			dir = -flip
+		}
+		if rapid.IntRange(0, 7).Draw(t, "turn field") == 0 {
+			dir = -dir
+		}
+		sd = append(sd, bson.E{Key: f.Path, Value: dir})
+	}
+	if rapid.IntRange(0, 3).Draw(t, "another") == 0 {
+		sd = append(sd, bson.E{Key: "y", Value: 1})
+	}
+	raw, err := bson.Marshal(sd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ParseSort(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // TestPlanFindsWhatAScanFinds is the promise of the planner: an index plan
 // with the filter after it gives exactly the documents of a scan, and their
 // order where it claims to cover the sort.
@@ -250,13 +302,20 @@ func TestPlanFindsWhatAScanFinds(t *testing.T) {
 	used := 0
 	rapid.Check(t, func(t *rapid.T) {
 		sp := spec(rapid.SampledFrom(patterns).Draw(t, "index")...)
+		paths := slices.Clone(paths)
+		if rapid.Bool().Draw(t, "only indexed paths") {
+			paths = nil
+			for _, f := range sp.Fields {
+				paths = append(paths, f.Path)
+			}
+		}
 		sp.Sparse = rapid.IntRange(0, 3).Draw(t, "sparse") == 0
 		var docs []bson.Raw
 		multi := false
 		for range rapid.IntRange(1, 6).Draw(t, "documents") {
 			d := bson.D{}
 			if rapid.IntRange(0, 5).Draw(t, "has a") > 0 {
-				d = append(d, bson.E{Key: "a", Value: genField(2).Draw(t, "a")})
+				d = append(d, bson.E{Key: "a", Value: rapid.OneOf(genField(2), genArrayOfDocs()).Draw(t, "a")})
 			}
 			if rapid.Bool().Draw(t, "has x") {
 				d = append(d, bson.E{Key: "x", Value: genScalar().Draw(t, "x")})
@@ -286,20 +345,7 @@ func TestPlanFindsWhatAScanFinds(t *testing.T) {
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		var order *Sort
-		if rapid.Bool().Draw(t, "sorted") {
-			sd := bson.D{}
-			for _, p := range rapid.SliceOfNDistinct(rapid.SampledFrom(paths[2:5]), 1, 2, rapid.ID[string]).Draw(t, "sort") {
-				sd = append(sd, bson.E{Key: strings.Replace(p, "x", rapid.SampledFrom([]string{"x", "a"}).Draw(t, "which"), 1), Value: rapid.SampledFrom([]int{1, -1}).Draw(t, "direction")})
-			}
-			sraw, err := bson.Marshal(sd)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if order, err = ParseSort(sraw); err != nil {
-				t.Fatal(err)
-			}
-		}
+		order := genSort(t, sp)
 		pl := planner{cands: candidates(f), sort: order}
 		r := pl.plan(sp, multi, false)
 		if r.Kind != IndexScan {
