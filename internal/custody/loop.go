@@ -14,7 +14,9 @@ import (
 )
 
 // Prober makes one validation run of the project's configuration of a generation. It
-// must come back soon after ctx ends.
+// must come back soon after ctx ends. A Result without an Outcome says that no run
+// could be made, because that generation is not the current one; it is no evidence,
+// and the loop asks again a second later.
 type Prober interface {
 	Probe(ctx context.Context, generation uint64) kms.Result
 }
@@ -114,7 +116,7 @@ func (l *Loop) State() State {
 }
 
 // Releasable is nil if a key may be released to a node now, in VALID and UNREACHABLE
-// only; else it wraps ErrNotReleasable. Ask before a key is opened, and again just
+// only and while Run runs; else it wraps ErrNotReleasable. Ask before a key is opened, and again just
 // before it leaves (key-plane rule 30).
 func (l *Loop) Releasable() error {
 	l.mu.Lock()

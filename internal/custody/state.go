@@ -127,15 +127,18 @@ type Policy struct {
 // DefaultInterval is the interval of a policy that names none.
 const DefaultInterval = 15 * time.Minute
 
-// MinInterval is the shortest interval; shorter ones are taken for it.
-const MinInterval = time.Second
+// MinInterval and MaxInterval bound the interval; others are taken for the nearer one.
+const (
+	MinInterval = time.Second
+	MaxInterval = 7 * 24 * time.Hour
+)
 
 // Normal gives the policy with its defaults filled in.
 func (p Policy) Normal() Policy {
 	if p.Interval <= 0 {
 		p.Interval = DefaultInterval
 	}
-	p.Interval = max(p.Interval, MinInterval)
+	p.Interval = min(max(p.Interval, MinInterval), MaxInterval)
 	return p
 }
 

@@ -16,6 +16,9 @@ const calm = time.Minute
 // refusalSpacing is the shortest distance of runs that refused Gets ask for.
 const refusalSpacing = time.Second
 
+// emptySpacing is the wait after a run that was none.
+const emptySpacing = time.Second
+
 // Step is the rule book of key-plane section 1: the next state and the effects that
 // have to happen, in their order. It is pure: the same arguments give the same answer.
 //
@@ -76,6 +79,10 @@ func finished(s State, e RunFinished, now Instant) State {
 		return s.due(now, now.Elapsed)
 	}
 	r := e.Result
+	if r.Outcome == "" {
+		// No run could be made (its configuration is just being replaced): no evidence.
+		return s.due(now, now.Elapsed+emptySpacing)
+	}
 	if now.Elapsed-e.Started > kms.RunTimeout {
 		// Rule 31. The machine may have slept meanwhile: what was true before the sleep
 		// says nothing now.
@@ -108,7 +115,7 @@ func ok(s State, started time.Duration, now Instant) State {
 // revoked: rules 2, 5, 8, 17.
 func revoked(s State, started time.Duration, now Instant) State {
 	if s.Chain.Count == 0 {
-		s.Chain = Chain{Start: started, StartWall: now.Wall}
+		s.Chain = Chain{Start: started, StartWall: now.Wall.Add(started - now.Elapsed)}
 	}
 	s.Chain.Count++
 	s.Chain.Last = started

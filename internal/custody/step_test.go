@@ -129,6 +129,7 @@ func TestRules(t *testing.T) {
 		{rule: "23 an older generation changes nothing", steps: []any{ok(0), commit(sec, 1)}, want: custody.Valid, next: 900 * sec, effects: effects{}},
 		{rule: "23 commit in SUSPECT begins a new chain", steps: []any{ok(0), revoked(900 * sec), revoked(905 * sec), commit(906*sec, 2),
 			when{911 * sec, revoked(910 * sec).event(2)}}, want: custody.Suspect, count: 1},
+		{rule: "23 a run that was none says nothing", steps: []any{ok(0), when{60 * sec, custody.RunFinished{Generation: 1, Started: 60 * sec}}}, want: custody.Valid, next: 61 * sec, effects: effects{}},
 		{rule: "31 over 10 s: TIMEOUT, even if the answer was OK", steps: []any{ok(0), when{911 * sec, ok(900 * sec).event(1)}}, want: custody.Unreachable},
 		{rule: "31 over 10 s: no REVOKED either", steps: []any{ok(0), when{911 * sec, revoked(900 * sec).event(1)}}, want: custody.Unreachable},
 	}

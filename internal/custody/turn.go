@@ -62,6 +62,11 @@ func (l *Loop) Run(ctx context.Context) error {
 		t.apply(ctx, PolicyChanged{l.cfg.Policy})
 		t.apply(ctx, Committed{l.cfg.Generation})
 	}
+	defer func() { // from here on nobody watches the key
+		l.mu.Lock()
+		l.loaded = false
+		l.mu.Unlock()
+	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {

@@ -173,6 +173,32 @@ func TestSessionPolicyNarrowsTheSession(t *testing.T) {
 	}
 }
 
+// TestKeyOfAnotherAccount: the role is in the first account, the key in the second. The
+// full ARN works, the bare id does not.
+func TestKeyOfAnotherAccount(t *testing.T) {
+	w := newLocalWorld(t)
+	target := w.Project(t)
+	second := sdk.NewFromConfig(w.config(w.server.Seed().Second.Credentials))
+	policy := fmt.Sprintf(`{"Version":"2012-10-17","Statement":[
+		{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::%s:root"},"Action":"kms:*","Resource":"*"},
+		{"Effect":"Allow","Principal":{"AWS":"%s"},"Action":["kms:DescribeKey","kms:Encrypt","kms:Decrypt"],"Resource":"*"}]}`,
+		awslocal.SecondAccount, target.RoleARN)
+	out, err := second.CreateKey(t.Context(), &sdk.CreateKeyInput{Policy: &policy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	target.KeyID = *out.KeyMetadata.Arn
+	w.permit(t, roleName(target), []string{target.KeyID}, "")
+	res := kms.Run(t.Context(), w.p, kms.RunInput{Target: target})
+	if res.Outcome != kms.OK || res.Key.Account != awslocal.SecondAccount {
+		t.Errorf("by ARN: %s (%s) %v, account %s", res.Outcome, res.Reason, res.Failure, res.Key.Account)
+	}
+	target.KeyID = *out.KeyMetadata.KeyId
+	if res := kms.Run(t.Context(), w.p, kms.RunInput{Target: target}); res.Outcome != kms.Revoked || res.Reason != kms.KeyNotFound && res.Reason != kms.KeyAccessDenied {
+		t.Errorf("by id: %s (%s)", res.Outcome, res.Reason)
+	}
+}
+
 func TestEndpointInUseIsLogged(t *testing.T) {
 	w := newLocalWorld(t)
 	if !strings.Contains(w.log.String(), w.server.Endpoint()) {
@@ -182,11 +208,11 @@ func TestEndpointInUseIsLogged(t *testing.T) {
 	if other.KMS != "https://kms.example.net" || other.STS != w.server.Endpoint() {
 		t.Errorf("endpoints %+v", other)
 	}
-	real, err := awskms.New(t.Context(), awskms.Config{AWS: &aws.Config{}})
+	plain, err := awskms.New(t.Context(), awskms.Config{AWS: &aws.Config{}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ep := real.Endpoints(kms.Target{Region: "eu-west-1"}); ep.KMS != "https://kms.eu-west-1.amazonaws.com" || ep.STS != "https://sts.eu-west-1.amazonaws.com" {
+	if ep := plain.Endpoints(kms.Target{Region: "eu-west-1"}); ep.KMS != "https://kms.eu-west-1.amazonaws.com" || ep.STS != "https://sts.eu-west-1.amazonaws.com" {
 		t.Errorf("endpoints of AWS %+v", ep)
 	}
 }
