@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/keywright/keywright/internal/agentlink"
@@ -226,9 +227,11 @@ func addresses(asked []string, from net.IP) ([]net.IP, error) {
 	for _, a := range asked {
 		ip := net.ParseIP(a)
 		switch {
-		case ip != nil && ip.IsLoopback():
-		case ip != nil && ip.Equal(from):
-			out = append(out, ip)
+		case a == "localhost":
+		case ip != nil && (ip.IsLoopback() || ip.Equal(from)):
+			if !slices.ContainsFunc(out, ip.Equal) {
+				out = append(out, ip)
+			}
 		default:
 			return nil, apierr.BadRequest("INVALID_ADDRESS", "%q is neither a loopback address nor the one that this host calls from.", a[:min(len(a), 64)])
 		}
