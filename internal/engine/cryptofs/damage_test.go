@@ -124,6 +124,9 @@ func TestExchangedFilesAreRefused(t *testing.T) {
 		wantRefused(t, forgedKeys, name, "wrong key")
 		must(t, mem.Rename(name, renamed[name]))
 		wantRefused(t, fs, renamed[name], "renamed")
+		if h, err := InspectFile(mem, renamed[name]); (h.Number != 0 || h.Kind == KindBlob) && name[0] != 'm' && err == nil {
+			t.Errorf("inspection of %s as %s sees nothing", name, renamed[name])
+		}
 		must(t, mem.Rename(renamed[name], name))
 		data, err := mem.UnsafeGetFileDataBuffer(name)
 		must(t, err)

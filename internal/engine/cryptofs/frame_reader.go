@@ -11,6 +11,9 @@ import (
 // sectorSize is what a disk writes as a whole.
 const sectorSize = 512
 
+// readAhead is how much of a log is read with one call below.
+const readAhead = 64 << 10
+
 // frameReader reads a log or a manifest in order. Its plaintext ends at the end
 // of the file or at the torn tail of a power loss; anything else is an error and
 // never shortened data, which Pebble would take for the end of a manifest.
@@ -20,7 +23,8 @@ type frameReader struct {
 	size  int64  // of the file when it was opened
 	off   int64  // of the next frame
 	index uint64 // of the next frame
-	buf   []byte // of the current frame, reused
+	buf   []byte // stored bytes, decrypted in place
+	bufAt int64  // where in the file buf begins
 	plain []byte // what is left of its payload
 	end   error  // io.EOF or the refusal, for good
 }
@@ -66,8 +70,8 @@ func (r *frameReader) next() error {
 	if rest == 0 {
 		return io.EOF
 	}
-	head := r.grow(min(frameHeaderSize, rest))
-	if err := readFull(r.base, r.path, head, r.off); err != nil {
+	head, err := r.stored(min(frameHeaderSize, rest))
+	if err != nil {
 		return err
 	}
 	h, ok := parseFrameHeader(head)
@@ -80,8 +84,8 @@ func (r *frameReader) next() error {
 	if h.total() > rest {
 		return r.damaged(h.total(), "%d bytes of frame %d", h.total(), r.index)
 	}
-	frame := r.grow(h.total())
-	if err := readFull(r.base, r.path, frame, r.off); err != nil {
+	frame, err := r.stored(h.total())
+	if err != nil {
 		return err
 	}
 	ct := frame[frameHeaderSize:]
@@ -107,12 +111,22 @@ func (r *frameReader) open(dst, head, ct []byte, index uint32) ([]byte, error) {
 	return r.st.aead.Open(dst, r.st.nonce(s, index, false), ct, head)
 }
 
-// grow gives the first n bytes of the reader's buffer.
-func (r *frameReader) grow(n int64) []byte {
-	if int64(cap(r.buf)) < n {
-		r.buf = make([]byte, max(n, 4096))
+// stored gives the n stored bytes at r.off, which are in the file. It reads ahead,
+// since frames are small; what it gave before is lost.
+func (r *frameReader) stored(n int64) ([]byte, error) {
+	if at := r.off - r.bufAt; at >= 0 && at+n <= int64(len(r.buf)) {
+		return r.buf[at : at+n], nil
 	}
-	return r.buf[:n]
+	size := min(max(n, readAhead), r.size-r.off)
+	if int64(cap(r.buf)) < size {
+		r.buf = make([]byte, size)
+	}
+	r.buf, r.bufAt = r.buf[:size], r.off
+	if err := readFull(r.base, r.path, r.buf, r.off); err != nil {
+		r.buf = r.buf[:0]
+		return nil, err
+	}
+	return r.buf[:n], nil
 }
 
 // damaged decides about a frame at r.off that cannot be read: io.EOF if a power

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -55,7 +54,7 @@ func (w *frameWriter) frame(payload []byte, claims pins) error {
 	if w.err != nil {
 		return fmt.Errorf("write %s: %w: %w", w.path, ErrPoisoned, w.err)
 	}
-	if w.index > math.MaxUint32 {
+	if w.index >= maxMessages {
 		return w.fail("write", errors.New("the file has as many frames as its key allows"))
 	}
 	s := scratchPool.Get().(*scratch)

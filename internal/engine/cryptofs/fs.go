@@ -142,10 +142,12 @@ func (fs *FS) Link(oldname, newname string) error {
 	return fs.base.Link(oldname, newname)
 }
 
-// Rename implements vfs.FS with the limit of Link.
+// Rename implements vfs.FS with the limit of Link. Directories may be renamed.
 func (fs *FS) Rename(oldname, newname string) error {
 	if err := fs.sameName("rename", oldname, newname); err != nil {
-		return err
+		if info, statErr := fs.base.Stat(oldname); statErr != nil || !info.IsDir() {
+			return err
+		}
 	}
 	return fs.base.Rename(oldname, newname)
 }

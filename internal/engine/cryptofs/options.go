@@ -21,6 +21,7 @@ const FormatMajorVersion = pebble.FormatValueSeparation
 
 const (
 	defaultMemTableSize = 4 << 20
+	slowDisk            = 5 * time.Second
 	errorLogInterval    = int64(10 * time.Second)
 )
 
@@ -72,6 +73,17 @@ func PebbleOptions(fs vfs.FS, shared Shared) *pebble.Options {
 	}
 	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionBalanced })
 	return o
+}
+
+// HealthChecked puts Pebble's watch over slow disk operations above base: one that
+// takes longer than five seconds is logged. It belongs below encryption. The
+// caller closes the closer when nothing uses the file system any more.
+func HealthChecked(base vfs.FS, log *slog.Logger) (vfs.FS, io.Closer) {
+	return vfs.WithDiskHealthChecks(base, slowDisk, nil, func(i vfs.DiskSlowInfo) { logSlow(log, i) })
+}
+
+func logSlow(log *slog.Logger, i vfs.DiskSlowInfo) {
+	log.Warn("storage disk is slow", "path", i.Path, "operation", i.OpType.String(), "duration", i.Duration)
 }
 
 // cleaner deletes obsolete files. Being an ArchiveCleaner it claims to need the
@@ -133,9 +145,7 @@ func listener(log *slog.Logger) *pebble.EventListener {
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
 			log.Error("storage data corruption", "path", i.Path, "error", i.Details)
 		},
-		DiskSlow: func(i pebble.DiskSlowInfo) {
-			log.Warn("storage disk is slow", "path", i.Path, "operation", i.OpType.String(), "duration", i.Duration)
-		},
+		DiskSlow:        func(i pebble.DiskSlowInfo) { logSlow(log, i) },
 		WriteStallBegin: func(i pebble.WriteStallBeginInfo) { log.Warn("storage write stall begins", "reason", i.Reason) },
 		WriteStallEnd:   func() { log.Warn("storage write stall ends") },
 		LowDiskSpace: func(i pebble.LowDiskSpaceInfo) {

@@ -527,3 +527,50 @@ func (f *reuseFS) ReuseForWrite(a, b string, c vfs.DiskWriteCategory) (vfs.File,
 	f.reused = true
 	return f.FS.ReuseForWrite(a, b, c)
 }
+
+// TestCheckpointsBesideWrites reads live logs, whose end may be half a frame.
+func TestCheckpointsBesideWrites(t *testing.T) {
+	dir := t.TempDir()
+	base, closer := HealthChecked(vfs.Default, slog.New(slog.DiscardHandler))
+	defer func() { must(t, closer.Close()) }()
+	fs := newTestFS(t, base)
+	db, err := pebble.Open(filepath.Join(dir, "db"), testOptions(t, fs, 256<<10))
+	must(t, err)
+	must(t, db.Set([]byte("first"), nil, pebble.Sync))
+	must(t, db.Flush())
+	stop, done := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		defer func() { done <- n }()
+		for ; ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err := db.Set(fmt.Appendf(nil, "key-%d", n), testValue(n), pebble.NoSync); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	for i := range 6 {
+		must(t, db.Checkpoint(filepath.Join(dir, fmt.Sprintf("checkpoint%d", i))))
+	}
+	close(stop)
+	n := <-done
+	must(t, db.Close())
+	for i := range 6 {
+		o := testOptions(t, fs, 0)
+		o.ReadOnly = true
+		copied, err := pebble.Open(filepath.Join(dir, fmt.Sprintf("checkpoint%d", i)), o)
+		must(t, err)
+		_, closer, err := copied.Get([]byte("first"))
+		must(t, err)
+		must(t, closer.Close())
+		must(t, copied.Close())
+	}
+	if n == 0 {
+		t.Error("nothing was written meanwhile")
+	}
+}

@@ -1,6 +1,8 @@
 package cryptofs
 
-import "math"
+// maxMessages is how many messages one file key may seal: the counter of 32 bits
+// in the nonce.
+const maxMessages = 1 << 32
 
 const (
 	// segmentPlain and firstPlain are the plaintext bytes in a full segment, and
@@ -36,8 +38,8 @@ func newGeometry(path string, l Layout, stored int64) (geometry, error) {
 	if last := g.length - (g.count-1)*segmentSize; last < tagSize {
 		return g, refuse(path, stored, nil, "a last segment of %d bytes or more, found %d", tagSize, last)
 	}
-	if g.count > math.MaxUint32 {
-		return g, refuse(path, stored, nil, "fewer segments than %d", int64(math.MaxUint32))
+	if g.count > maxMessages {
+		return g, refuse(path, stored, nil, "at most %d segments", int64(maxMessages))
 	}
 	g.plain = g.length - streamHeaderSize - tagSize*g.count
 	return g, nil

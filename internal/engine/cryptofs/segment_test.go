@@ -273,6 +273,10 @@ func TestLinksRenamesAndUnsupportedCalls(t *testing.T) {
 	if got := readBase(t, fs, "sub/000009.sst"); string(got) != "table" {
 		t.Errorf("linked table reads %q", got)
 	}
+	must(t, fs.Rename("sub", "renamed"))
+	if got := readBase(t, fs, "renamed/000009.sst"); string(got) != "table" {
+		t.Errorf("a table in a renamed directory reads %q", got)
+	}
 	if _, err := fs.OpenReadWrite("000009.sst", vfs.WriteCategoryUnspecified); !errors.Is(err, vfs.ErrUnsupported) {
 		t.Errorf("OpenReadWrite: %v", err)
 	}

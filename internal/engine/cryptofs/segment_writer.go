@@ -81,7 +81,7 @@ func (w *segmentWriter) Write(p []byte) (int, error) {
 
 // seal encrypts the next segment. Its index is used up whatever happens next.
 func (w *segmentWriter) seal(pt []byte, last bool) error {
-	if w.index > math.MaxUint32 {
+	if w.index >= maxMessages {
 		return w.fail("write", errors.New("the file has as many segments as its key allows"))
 	}
 	if len(w.out.buf)-w.outLen < len(pt)+tagSize {
