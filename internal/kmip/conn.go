@@ -1,6 +1,7 @@
 package kmip
 
 import (
+	"container/list"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -16,13 +17,10 @@ const MaxRequest = 64 << 10
 
 var errTooLarge = errors.New("request is larger than 64 KiB")
 
-// serveConn serves one connection to its end.
-func (s *Server) serveConn(ctx context.Context, raw net.Conn) {
+// serveConn serves one connection, which has its place among the strangers, to
+// its end.
+func (s *Server) serveConn(ctx context.Context, raw net.Conn, place *list.Element) {
 	defer func() { _ = raw.Close() }()
-	place, ok := s.conns.enter(raw)
-	if !ok {
-		return
-	}
 	conn := tls.Server(raw, s.tls)
 	hctx, cancel := context.WithTimeout(ctx, s.limits.HandshakeTimeout)
 	err := conn.HandshakeContext(hctx)

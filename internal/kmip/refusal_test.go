@@ -320,6 +320,12 @@ func TestLimitsComeBeforeTheKeyPlane(t *testing.T) {
 
 func TestManyCreatesAtOnceKeepTheLimit(t *testing.T) {
 	l := newLab(t, func(c *kmip.Config) { c.Limits.KeysPerNode = 5 })
+	l.keys.fail = func(method string) error {
+		if method == "Register" {
+			time.Sleep(5 * time.Millisecond) // time enough for another to count before this one counts
+		}
+		return nil
+	}
 	file, _ := l.admit(t, nodeA)
 	done := make(chan error, 12)
 	for range cap(done) {

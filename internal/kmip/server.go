@@ -111,7 +111,13 @@ func (s *Server) Serve(ctx context.Context) error {
 			continue
 		}
 		backoff = 0
-		s.wg.Go(func() { s.serveConn(base, raw) })
+		// Entered here, in the order of arrival, so that the oldest is the oldest.
+		place, ok := s.conns.enter(raw)
+		if !ok {
+			_ = raw.Close()
+			continue
+		}
+		s.wg.Go(func() { s.serveConn(base, raw, place) })
 	}
 }
 

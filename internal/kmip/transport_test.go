@@ -67,13 +67,16 @@ func TestSilentConnectionsDoNotKeepNodesOut(t *testing.T) {
 		c.Limits.ConnectionsPerNode = 8
 	})
 	file, _ := l.admit(t, nodeA)
+	var silent []net.Conn
 	for range 100 {
 		raw, err := net.Dial("tcp", l.server.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer func() { _ = raw.Close() }()
+		silent = append(silent, raw)
 	}
+	waitForEnd(t, silent[0]) // the oldest had to go
 	id := success(t, l.dial(t, l.config(t, file)), perconaRegister(make([]byte, 32))).get(t, tagID).text()
 	half := l.dial(t, l.config(t, file)) // begins a request and says no more
 	if _, err := half.Write(percona(opGet, tx(tagID, id))[:20]); err != nil {
@@ -150,16 +153,15 @@ func TestCloseIsAnsweredAtOnce(t *testing.T) {
 
 func TestOversizedRequestsAreNotRead(t *testing.T) {
 	l := newLab(t, nil)
-	conn := l.client(t, nodeA)
-	if _, err := conn.Write([]byte{0x42, 0, 0x78, 1, 0xFF, 0xFF, 0xFF, 0xF8}); err != nil {
-		t.Fatal(err)
+	for _, claimed := range [][]byte{{0xFF, 0xFF, 0xFF, 0xF8}, {0, 1, 0, 0}, {0, 0, 0xFF, 0xF9}} {
+		conn := l.client(t, nodeA)
+		answer, err := exchange(conn, append([]byte{0x42, 0, 0x78, 1}, claimed...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkFailure(t, parse(t, answer)[0].get(t, tagBatchItem), 0, reasonInvalidMessage)
+		waitForEnd(t, conn)
 	}
-	answer, err := exchange(conn, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	checkFailure(t, parse(t, answer)[0].get(t, tagBatchItem), 0, reasonInvalidMessage)
-	waitForEnd(t, conn)
 	big := message(0, nil, op(opGet, tx(tagID, strings.Repeat("x", 60<<10))))
 	refused(t, l.client(t, nodeA), big, opGet, reasonNotFound)
 }
