@@ -122,7 +122,7 @@ func parseObject(doc []byte) (expr, error) {
 	case op == "":
 		return fields, nil
 	case count > 1:
-		return nil, mongoerr.Of(15983, "An object representing an expression must have exactly one field: %s", bson.Raw(doc).String())
+		return nil, mongoerr.Of(15983, "An object representing an expression must have exactly one field; this one has %s and %d more", op, count-1)
 	case op == "$literal":
 		v, _ := index.Lookup(doc, op)
 		return literalExpr(v), nil

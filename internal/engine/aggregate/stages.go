@@ -115,7 +115,7 @@ type limitStage int64
 func stageNumber(name string, code int32, v bson.RawValue) (int64, error) {
 	f := query.ToDouble(v)
 	if f != math.Trunc(f) || f < 0 || math.IsInf(f, 0) {
-		return 0, mongoerr.Of(code, "invalid argument to %s stage: Expected a non-negative number in: %s: %s", name, name, v.String())
+		return 0, mongoerr.Of(code, "invalid argument to %s stage: Expected a non-negative whole number, but got a %s", name, index.TypeName(v.Type))
 	}
 	if f >= 1<<62 {
 		return 1 << 62, nil

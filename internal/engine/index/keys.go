@@ -51,6 +51,8 @@ type keyGen struct {
 	keys     [][]byte
 	size     int
 	multikey bool
+	// want is a key whose values are looked for, found those values.
+	want, found []byte
 }
 
 // expand follows every open path until its end or an array; if there is an
@@ -190,6 +192,9 @@ func (g *keyGen) emit(values []bson.RawValue) error {
 		if g.spec.Fields[i].Desc {
 			invert(key[start:])
 		}
+	}
+	if g.want != nil && g.found == nil && bytes.Equal(key, g.want) {
+		g.found = g.spec.valuesDocument(values)
 	}
 	g.keys = append(g.keys, key)
 	g.size += len(key)

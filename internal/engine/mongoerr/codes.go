@@ -71,6 +71,15 @@ const (
 	DuplicateKey                             int32 = 11000
 	InterruptedAtShutdown                    int32 = 11600
 	Interrupted                              int32 = 11601
+	DocumentValidationFailure                int32 = 121
+	ReadConcernMajorityNotAvailableYet       int32 = 134
+	CommandNotSupportedOnView                int32 = 166
+	PrimarySteppedDown                       int32 = 189
+	InterruptedDueToReplStateChange          int32 = 11602
+	NotPrimaryNoSecondaryOk                  int32 = 13435
+	NotPrimaryOrSecondary                    int32 = 13436
+	CursorInUse                              int32 = 12051
+	InvalidIdField                           int32 = 53
 )
 
 // Codes without a name of their own; MongoDB calls them Location and the number.
@@ -242,6 +251,24 @@ func named(code int32) (string, bool) {
 		return "InterruptedAtShutdown", true
 	case Interrupted:
 		return "Interrupted", true
+	case DocumentValidationFailure:
+		return "DocumentValidationFailure", true
+	case ReadConcernMajorityNotAvailableYet:
+		return "ReadConcernMajorityNotAvailableYet", true
+	case CommandNotSupportedOnView:
+		return "CommandNotSupportedOnView", true
+	case PrimarySteppedDown:
+		return "PrimarySteppedDown", true
+	case InterruptedDueToReplStateChange:
+		return "InterruptedDueToReplStateChange", true
+	case NotPrimaryNoSecondaryOk:
+		return "NotPrimaryNoSecondaryOk", true
+	case NotPrimaryOrSecondary:
+		return "NotPrimaryOrSecondary", true
+	case CursorInUse:
+		return "CursorInUse", true
+	case InvalidIdField:
+		return "InvalidIdField", true
 	}
 	return "", false
 }

@@ -36,7 +36,7 @@ func (p typePred) add(v bson.RawValue) error {
 		n = int64(bson.TypeMinKey)
 	}
 	if !ok || n < 1 || n > 255 || index.Bracket(bson.Type(n)) == 0 {
-		return badValue("Invalid numerical type code: %s", v.String())
+		return badValue("Invalid numerical type code: %s", show(v))
 	}
 	p.types[bson.Type(n)] = true
 	return nil

@@ -99,7 +99,10 @@ func resolveHint(hint bson.RawValue, indexes []index.Spec) (*index.Spec, int, er
 	case 0:
 		return nil, 0, nil
 	case bson.TypeString:
-		name := hint.StringValue()
+		name, ok := hint.StringValueOK()
+		if !ok {
+			return nil, 0, unknownHint()
+		}
 		if name == id.Name {
 			return &id, 0, nil
 		}

@@ -4,7 +4,6 @@ import (
 	"strings"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 
 	"github.com/keywright/keywright/internal/engine/index"
 	"github.com/keywright/keywright/internal/engine/mongoerr"
@@ -143,7 +142,8 @@ func (p *Projection) Apply(doc bson.Raw) (bson.Raw, error) {
 }
 
 func (p *Projection) document(out, doc []byte, n *projNode) []byte {
-	start, out := bsoncore.AppendDocumentStart(out)
+	start := len(out)
+	out = append(out, 0, 0, 0, 0)
 	for e := range index.Elements(doc) {
 		kid := n.kids[string(e.Key)]
 		switch {
@@ -173,7 +173,8 @@ func (p *Projection) below(out []byte, e index.Element, n *projNode) []byte {
 }
 
 func (p *Projection) array(out, array []byte, n *projNode) []byte {
-	start, out := bsoncore.AppendArrayStart(out)
+	start := len(out)
+	out = append(out, 0, 0, 0, 0)
 	i := 0
 	for e := range index.Elements(array) {
 		before := len(out)

@@ -18,8 +18,8 @@ func appendElement(out, key []byte, v bson.RawValue) []byte {
 func appendPosition(out []byte, i int) []byte { return strconv.AppendInt(out, int64(i), 10) }
 
 // endDocument closes the document that began at start.
-func endDocument(out []byte, start int32) []byte {
+func endDocument(out []byte, start int) []byte {
 	out = append(out, 0)
-	binary.LittleEndian.PutUint32(out[start:], uint32(len(out)-int(start))) //nolint:gosec // documents are far below 4 GiB
+	binary.LittleEndian.PutUint32(out[start:], uint32(len(out)-start)) //nolint:gosec // documents are far below 4 GiB
 	return out
 }

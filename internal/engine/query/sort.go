@@ -55,7 +55,7 @@ func (s *Sort) add(key string, v bson.RawValue) error {
 	dir, ok := exactInt(v)
 	switch {
 	case index.Bracket(v.Type) != index.Bracket(bson.TypeInt32):
-		return mongoerr.Of(codeSortValue, "Illegal key in $sort specification: %s: %s", key, v.String())
+		return mongoerr.Of(codeSortValue, "Illegal key in $sort specification: %s is of type %s", key, index.TypeName(v.Type))
 	case !ok || dir != 1 && dir != -1:
 		return mongoerr.Of(codeSortOrder, "$sort key ordering must be 1 (for ascending) or -1 (for descending)")
 	case key == naturalKeyword:

@@ -74,7 +74,7 @@ func set(arg bson.RawValue) change {
 
 func buildInc(path string, arg bson.RawValue) (change, error) {
 	if !query.IsNumber(arg) {
-		return nil, mongoerr.Of(mongoerr.TypeMismatch, "Cannot increment with non-numeric argument: {%s: %s}", path, arg.String())
+		return nil, mongoerr.Of(mongoerr.TypeMismatch, "Cannot increment with non-numeric argument: field '%s' is given a %s", path, index.TypeName(arg.Type))
 	}
 	return func(path string, old bson.RawValue) (bson.RawValue, error) {
 		if old.Type == 0 {
@@ -86,7 +86,7 @@ func buildInc(path string, arg bson.RawValue) (change, error) {
 
 func buildMul(path string, arg bson.RawValue) (change, error) {
 	if !query.IsNumber(arg) {
-		return nil, mongoerr.Of(mongoerr.TypeMismatch, "Cannot multiply with non-numeric argument: {%s: %s}", path, arg.String())
+		return nil, mongoerr.Of(mongoerr.TypeMismatch, "Cannot multiply with non-numeric argument: field '%s' is given a %s", path, index.TypeName(arg.Type))
 	}
 	return func(path string, old bson.RawValue) (bson.RawValue, error) {
 		if old.Type == 0 {
