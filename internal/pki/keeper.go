@@ -69,7 +69,6 @@ type KeeperConfig struct {
 type Keeper struct {
 	cfg     KeeperConfig
 	pool    *x509.CertPool
-	ca      []byte // DER of the first authority, if SendCA
 	log     *slog.Logger
 	current atomic.Pointer[tls.Certificate]
 	renewal sync.Mutex // one renewal at a time
@@ -77,8 +76,7 @@ type Keeper struct {
 
 // OpenKeeper loads the leaf from disk, or has a first one signed. A leaf that
 // is missing, damaged, expired or of another authority is replaced; one that is
-// merely due is used and renewed by Run. A file with a newer time than ours is
-// never needed, so nothing here depends on the clock but validity.
+// merely due is used and renewed by Run.
 func OpenKeeper(ctx context.Context, cfg KeeperConfig) (*Keeper, error) {
 	pool, err := Pool(cfg.Kind, cfg.CAs)
 	if err != nil {
@@ -87,9 +85,6 @@ func OpenKeeper(ctx context.Context, cfg KeeperConfig) (*Keeper, error) {
 	k := &Keeper{cfg: cfg, pool: pool, log: cfg.Logger}
 	if k.log == nil {
 		k.log = slog.New(slog.NewTextHandler(io.Discard, nil))
-	}
-	if cfg.SendCA {
-		k.ca, _ = nextCertificate(cfg.CAs)
 	}
 	switch cert, err := k.load(); {
 	case err == nil:
@@ -220,10 +215,24 @@ func (k *Keeper) assemble(certPEM []byte, keyPEM secret.Bytes) (*tls.Certificate
 		return nil, err
 	}
 	out := &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}
-	if k.ca != nil {
-		out.Certificate = append(out.Certificate, k.ca)
+	if k.cfg.SendCA {
+		out.Certificate = append(out.Certificate, issuer(k.cfg.CAs, leaf))
 	}
 	return out, nil
+}
+
+// issuer finds the authority that signed a leaf, which has been verified.
+func issuer(caPEM []byte, leaf *x509.Certificate) []byte {
+	for {
+		der, rest := nextCertificate(caPEM)
+		if der == nil {
+			return nil
+		}
+		if ca, err := x509.ParseCertificate(der); err == nil && leaf.CheckSignatureFrom(ca) == nil {
+			return der
+		}
+		caPEM = rest
+	}
 }
 
 func (k *Keeper) writeCopy(leaf *x509.Certificate) error {
