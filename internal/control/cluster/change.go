@@ -43,7 +43,8 @@ type Patch struct {
 	ProcessArgs map[string]any
 }
 
-func (p Patch) apply(s store.ClusterSettings) store.ClusterSettings {
+// Apply gives the settings with the patch in them.
+func (p Patch) Apply(s store.ClusterSettings) store.ClusterSettings {
 	set(&s.ClusterType, p.ClusterType)
 	set(&s.EncryptionProvider, p.EncryptionProvider)
 	set(&s.Specs, p.Specs)
@@ -242,7 +243,7 @@ func (s *Service) Update(ctx context.Context, p tenant.Principal, project keys.P
 		if c.Deleting {
 			return alreadyDeleting(c)
 		}
-		next := withDefaults(patch.apply(c.Settings), &c.Settings, func() string { return keys.NewID(tx.Now()) })
+		next := withDefaults(patch.Apply(c.Settings), &c.Settings, func() string { return keys.NewID(tx.Now()) })
 		if reflect.DeepEqual(next, c.Settings) {
 			out, err = view(tx, c)
 			return err
