@@ -3,6 +3,7 @@ package envelope_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -187,6 +188,19 @@ func TestNewerAndDamagedAreRefused(t *testing.T) {
 	}
 	if err := w.UnmarshalBinary(append(bytes.Clone(good), 0)); !errors.Is(err, envelope.ErrDamaged) {
 		t.Error("a byte too many was not noticed")
+	}
+}
+
+func TestNothingHidesBehindTheCiphertext(t *testing.T) {
+	good, err := sample().MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := append(bytes.Clone(good[:len(good)-32]), "more"...)
+	sum := sha256.Sum256(bad)
+	var w envelope.Wrapped
+	if err := w.UnmarshalBinary(append(bad, sum[:]...)); !errors.Is(err, envelope.ErrDamaged) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/keywright/keywright/internal/kms"
+	"github.com/keywright/keywright/internal/kms/awskms"
 	"github.com/keywright/keywright/internal/secret"
 )
 
@@ -226,5 +227,52 @@ func TestSignatureTextsLeakNothing(t *testing.T) {
 		if f := kms.AsFailure(err); strings.Contains(f.Message+f.Detail(), token) {
 			t.Errorf("message %q", f.Message)
 		}
+	}
+}
+
+// TestCallsGoToTheKeysRegion: STS too, so that no other Region has to be up. Only STS
+// sees the platform's own credentials.
+func TestCallsGoToTheKeysRegion(t *testing.T) {
+	r := newReplay(t, nil)
+	target := replayTarget
+	target.Region = "eu-west-1"
+	if res := kms.Run(t.Context(), r.provider(t, ""), kms.RunInput{Target: target}); res.Outcome != kms.OK {
+		t.Fatal(res.Failure)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for op, want := range map[string]struct{ key, scope string }{
+		"AssumeRole": {"AKIAEXAMPLE/", "/eu-west-1/sts/aws4_request"}, "DescribeKey": {"ASIAEXAMPLE", "/eu-west-1/kms/aws4_request"},
+		"Encrypt": {"ASIAEXAMPLE", "/eu-west-1/kms/aws4_request"}, "Decrypt": {"ASIAEXAMPLE", "/eu-west-1/kms/aws4_request"},
+	} {
+		if got := r.scopes[op]; !strings.HasSuffix(got, want.scope) || !strings.HasPrefix(got, want.key) {
+			t.Errorf("%s was signed as %s", op, got)
+		}
+	}
+}
+
+// TestDefaultChain: without a configuration of its own a provider takes credentials,
+// Region and endpoints from the environment.
+func TestDefaultChain(t *testing.T) {
+	r := newReplay(t, nil)
+	for k, v := range map[string]string{
+		"AWS_ACCESS_KEY_ID": "AKIAENV", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "", "AWS_REGION": "eu-central-1", "AWS_ENDPOINT_URL": r.URL,
+		"AWS_ENDPOINT_URL_KMS": r.URL + "/", "AWS_CONFIG_FILE": t.TempDir() + "/none", "AWS_SHARED_CREDENTIALS_FILE": t.TempDir() + "/none", "AWS_EC2_METADATA_DISABLED": "true",
+	} {
+		t.Setenv(k, v)
+	}
+	p, err := awskms.New(t.Context(), awskms.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := replayTarget
+	target.Region = ""
+	if res := kms.Run(t.Context(), p, kms.RunInput{Target: target}); res.Outcome != kms.OK {
+		t.Fatal(res.Failure)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if got := r.scopes["AssumeRole"]; !strings.HasPrefix(got, "AKIAENV/") || !strings.Contains(got, "/eu-central-1/") {
+		t.Errorf("signed as %s", got)
 	}
 }

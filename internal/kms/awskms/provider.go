@@ -88,6 +88,9 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 	if p.aws.Region == "" {
 		p.aws.Region = "us-east-1"
 	}
+	if _, cached := p.aws.Credentials.(*aws.CredentialsCache); p.aws.Credentials != nil && !cached {
+		p.aws.Credentials = aws.NewCredentialsCache(p.aws.Credentials)
+	}
 	p.shared = ownClient(p.aws.HTTPClient)
 	ep := p.Endpoints(kms.Target{})
 	p.log.Info("aws endpoints in use", "kms_endpoint", ep.KMS, "sts_endpoint", ep.STS, "aws_region", p.aws.Region)

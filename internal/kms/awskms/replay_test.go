@@ -45,10 +45,11 @@ type replay struct {
 	conns  map[string]bool
 	fresh  []bool // for each AssumeRole: did it come over a new connection?
 	forms  []url.Values
+	scopes map[string]string // of the newest signature, by operation
 }
 
 func newReplay(t *testing.T, script map[string][]answer) *replay {
-	r := &replay{script: script, calls: map[string]int{}, conns: map[string]bool{}}
+	r := &replay{script: script, calls: map[string]int{}, conns: map[string]bool{}, scopes: map[string]string{}}
 	r.Server = httptest.NewServer(http.HandlerFunc(r.serve))
 	t.Cleanup(r.Close)
 	return r
@@ -70,6 +71,8 @@ func (r *replay) serve(w http.ResponseWriter, req *http.Request) {
 		r.fresh = append(r.fresh, !r.conns[req.RemoteAddr])
 	}
 	r.conns[req.RemoteAddr] = true
+	_, scope, _ := strings.Cut(req.Header.Get("Authorization"), "Credential=")
+	r.scopes[op], _, _ = strings.Cut(scope, ",")
 	n := r.calls[op]
 	r.calls[op]++
 	if form != nil {
