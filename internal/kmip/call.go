@@ -14,7 +14,7 @@ import (
 // call is one request being executed.
 type call struct {
 	server    *Server
-	ctx       context.Context //nolint:containedctx // lives as long as the request
+	ctx       context.Context // lives as long as the request
 	principal Principal
 	version   kmip.ProtocolVersion
 	reply     *reply
