@@ -58,7 +58,7 @@ type Config struct {
 	// Enact carries out Stop, DropSessions, Record, Start and AskValidators; s is the
 	// state that asks for it. Calls for Record and Start come one after the other, and
 	// so do the others, but the two rows are independent of each other: a Record that
-	// hangs delays no Stop. So a Start that is under way has to look at the loop's State
+	// hangs delays no Stop. So a Start that is under way has to ask the loop's MayStart
 	// again before each process. Stop has to be quick: it hands over to a supervisor.
 	// After an error the effect is asked for again every second while it applies; a
 	// Start waits for the Records before it and for the disk.
@@ -84,7 +84,9 @@ type Loop struct {
 	mu     sync.Mutex
 	st     State
 	loaded bool
-	asked  []Event
+	// released: the way to VALID is recorded and stored, so nodes may start.
+	released bool
+	asked    []Event
 }
 
 // NewLoop makes a loop; nothing happens before Run.
@@ -130,11 +132,29 @@ func (l *Loop) Releasable() error {
 	return fmt.Errorf("%w: %s", ErrNotReleasable, l.st.Verdict)
 }
 
+// MayStart tells whether a node may be started now: State().MayStart(), and the change
+// that allowed it is in the audit log and on the disk. It turns true just before the
+// Start effect. Ask it before each process.
+func (l *Loop) MayStart() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.loaded && l.released && l.st.MayStart()
+}
+
+// release lets nodes start, if the state still allows it.
+func (l *Loop) release() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.released = l.st.MayStart()
+	return l.released
+}
+
 // TryNow asks for a run that begins after this call, and for one of every other
 // validator (Try Again).
 func (l *Loop) TryNow() { l.ask(TryAgain{}) }
 
-// GetRefused tells that the service refused to open a key for a node (rule 19).
+// GetRefused tells that the service refused to open a key for a node while a key could
+// be released (rule 19): call it for kms.Revoked, not for kms.Unreachable.
 func (l *Loop) GetRefused() { l.ask(GetRefused{}) }
 
 // SetPolicy changes the policy.

@@ -188,7 +188,7 @@ func TestHangingAuditDelaysNoStopButEveryStart(t *testing.T) {
 		h.key.set(kms.OK, "")
 		time.Sleep(time.Minute)
 		h.wantVerdict(custody.Valid)
-		if n := len(h.find(custody.Start)); n != starts {
+		if n := len(h.find(custody.Start)); n != starts || h.loop.MayStart() {
 			t.Fatalf("%d starts without a record", n-starts)
 		}
 		h.mu.Lock()
@@ -196,7 +196,7 @@ func TestHangingAuditDelaysNoStopButEveryStart(t *testing.T) {
 		h.mu.Unlock()
 		time.Sleep(2 * sec)
 		synctest.Wait()
-		if n := len(h.find(custody.Start)); n != starts+1 {
+		if n := len(h.find(custody.Start)); n != starts+1 || !h.loop.MayStart() {
 			t.Fatalf("%d starts once the audit log works", n-starts)
 		}
 		var verdicts []custody.Verdict
@@ -221,7 +221,7 @@ func TestStartWaitsForTheDisk(t *testing.T) {
 		h.key.set(kms.OK, "")
 		time.Sleep(5 * sec)
 		synctest.Wait()
-		if len(h.find(custody.Start)) != 0 || h.disk.verdict(t) != custody.Invalid {
+		if len(h.find(custody.Start)) != 0 || h.loop.MayStart() || h.disk.verdict(t) != custody.Invalid {
 			t.Fatal("nodes were started although a restart would find INVALID")
 		}
 		h.disk.mu.Lock()
@@ -229,7 +229,7 @@ func TestStartWaitsForTheDisk(t *testing.T) {
 		h.disk.mu.Unlock()
 		time.Sleep(3 * sec)
 		synctest.Wait()
-		if len(h.find(custody.Start)) != 1 || h.disk.verdict(t) != custody.Valid {
+		if len(h.find(custody.Start)) != 1 || !h.loop.MayStart() || h.disk.verdict(t) != custody.Valid {
 			t.Fatalf("%d starts once the disk works, it holds %s", len(h.find(custody.Start)), h.disk.verdict(t))
 		}
 	})

@@ -98,7 +98,7 @@ func (r *releaser) carry(ctx context.Context, x release) {
 			}
 			return
 		}
-		if x.effect == Start && (!r.saver.await(ctx, x.stored) || !r.loop.State().MayStart()) {
+		if x.effect == Start && (!r.saver.await(ctx, x.stored) || !r.loop.release()) {
 			if ctx.Err() != nil {
 				continue
 			}
@@ -120,7 +120,7 @@ func (r *releaser) try(ctx context.Context, x release) bool {
 		s = r.loop.State()
 	}
 	if err := r.loop.cfg.Enact(ctx, x.effect, s); err != nil {
-		r.loop.cfg.Logger.Error("a custody effect failed and will be tried again", "project_id", string(r.loop.cfg.Project),
+		r.loop.cfg.Logger.ErrorContext(ctx, "a custody effect failed and will be tried again", "project_id", string(r.loop.cfg.Project),
 			"effect", string(x.effect), "verdict", string(s.Verdict), "error", err)
 		return false
 	}

@@ -64,7 +64,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 	defer func() { // from here on nobody watches the key
 		l.mu.Lock()
-		l.loaded = false
+		l.loaded, l.released = false, false
 		l.mu.Unlock()
 	}()
 	timer := time.NewTimer(0)
@@ -91,6 +91,7 @@ func (t *turn) set(s State) {
 	s.Clock = t.clock
 	t.mu.Lock()
 	t.st, t.loaded = s, true
+	t.released = t.released && s.MayStart()
 	t.mu.Unlock()
 }
 
@@ -202,7 +203,7 @@ func (t *turn) apply(ctx context.Context, e Event) {
 	// From here on Releasable answers by the new verdict: a denial waits for nothing.
 	t.set(next)
 	if old.Verdict != next.Verdict {
-		t.cfg.Logger.Info("custody verdict changed", "project_id", string(t.cfg.Project), "from", string(old.Verdict), "to", string(next.Verdict),
+		t.cfg.Logger.InfoContext(ctx, "custody verdict changed", "project_id", string(t.cfg.Project), "from", string(old.Verdict), "to", string(next.Verdict),
 			"reason", string(next.Reason), "generation", next.Generation)
 	}
 	if t.cfg.OnChange != nil && old != next {
@@ -220,7 +221,7 @@ func (t *turn) enact(ctx context.Context, s State, effects []Effect) {
 		case Persist:
 			var stored bool
 			if number, stored = t.saver.saveFor(s, storePatience); !stored {
-				t.cfg.Logger.Error("the custody state is not stored yet", "project_id", string(t.cfg.Project), "verdict", string(s.Verdict), "error", t.saver.lastError())
+				t.cfg.Logger.ErrorContext(ctx, "the custody state is not stored yet", "project_id", string(t.cfg.Project), "verdict", string(s.Verdict), "error", t.saver.lastError())
 			}
 		case Record, Start:
 			t.releaser.add(release{effect: e, state: s, stored: number})
@@ -229,7 +230,7 @@ func (t *turn) enact(ctx context.Context, s State, effects []Effect) {
 				continue // it was pending, and is over
 			}
 			if err := t.cfg.Enact(ctx, e, s); err != nil {
-				t.cfg.Logger.Error("a custody effect failed and will be tried again", "project_id", string(t.cfg.Project), "effect", string(e), "error", err)
+				t.cfg.Logger.ErrorContext(ctx, "a custody effect failed and will be tried again", "project_id", string(t.cfg.Project), "effect", string(e), "error", err)
 				t.keep(e)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -152,6 +153,45 @@ func TestSessionsAreCachedAndRunsAreFresh(t *testing.T) {
 	defer r.mu.Unlock()
 	if len(r.fresh) != 4 || !r.fresh[2] || !r.fresh[3] {
 		t.Errorf("each run has to assume the role anew over a new connection; AssumeRole came over new ones: %v", r.fresh)
+	}
+}
+
+func TestCachedSessionIsReplacedBeforeItEnds(t *testing.T) {
+	r := newReplay(t, map[string][]answer{"AssumeRole": {{status: 200, body: session(0, 4*time.Minute)}, {}}})
+	s, err := r.provider(t, "").Session(t.Context(), replayTarget)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := s.Describe(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := r.count("AssumeRole"); n != 2 {
+		t.Errorf("%d AssumeRole, want 2: one for each session", n)
+	}
+}
+
+// TestTrafficDoesNotStampede: many calls at once share one AssumeRole.
+func TestTrafficDoesNotStampede(t *testing.T) {
+	r := newReplay(t, nil)
+	p := r.provider(t, "")
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			s, err := p.Session(t.Context(), replayTarget)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := s.Describe(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := r.count("AssumeRole"); n != 1 {
+		t.Errorf("%d AssumeRole for calls at the same time", n)
 	}
 }
 

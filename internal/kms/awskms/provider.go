@@ -93,7 +93,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 	}
 	p.shared = ownClient(p.aws.HTTPClient)
 	ep := p.Endpoints(kms.Target{})
-	p.log.Info("aws endpoints in use", "kms_endpoint", ep.KMS, "sts_endpoint", ep.STS, "aws_region", p.aws.Region)
+	p.log.InfoContext(ctx, "aws endpoints in use", "kms_endpoint", ep.KMS, "sts_endpoint", ep.STS, "aws_region", p.aws.Region)
 	return p, nil
 }
 
@@ -201,10 +201,10 @@ func (p *Provider) CallerIdentity(ctx context.Context) (account, arn string, err
 	}
 	out, err := p.stsClient(kms.Target{}, p.shared).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
-		return "", "", p.failed(classify(err, kms.OpGetCallerIdentity))
+		return "", "", p.failed(ctx, classify(err, kms.OpGetCallerIdentity))
 	}
 	if aws.ToString(out.Account) == "" || aws.ToString(out.Arn) == "" {
-		return "", "", p.failed(empty(kms.OpGetCallerIdentity))
+		return "", "", p.failed(ctx, empty(kms.OpGetCallerIdentity))
 	}
 	return *out.Account, *out.Arn, nil
 }
@@ -217,9 +217,9 @@ func (p *Provider) region(t kms.Target) string {
 }
 
 // failed logs what Keywright does not know, since only the log has it in full.
-func (p *Provider) failed(f *kms.Failure) error {
+func (p *Provider) failed(ctx context.Context, f *kms.Failure) error {
 	if f.Reason == kms.Unknown || f.Reason == kms.KeyARNInvalid {
-		p.log.Error("aws gave an answer that keywright cannot place", "operation", string(f.Operation), "code", f.Code,
+		p.log.ErrorContext(ctx, "aws gave an answer that keywright cannot place", "operation", string(f.Operation), "code", f.Code,
 			"request_id", f.RequestID, "message", f.Message, "error", f.Err)
 	}
 	return f

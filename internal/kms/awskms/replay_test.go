@@ -109,9 +109,12 @@ func (r *replay) serve(w http.ResponseWriter, req *http.Request) {
 	_, _ = io.WriteString(w, healthySTS(n))
 }
 
-func healthySTS(n int) string {
+func healthySTS(n int) string { return session(n, time.Hour) }
+
+// session is an answer of AssumeRole whose credentials end after d.
+func session(n int, d time.Duration) string {
 	return fmt.Sprintf(`<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials><AccessKeyId>ASIAEXAMPLE%d</AccessKeyId><SecretAccessKey>wJalrXUtnFEMI/K7MDENG/bPxRfiCYzEXAMPLEKEY</SecretAccessKey><SessionToken>token-%d</SessionToken><Expiration>%s</Expiration></Credentials><AssumedRoleUser><AssumedRoleId>AROAEXAMPLE:keywright</AssumedRoleId><Arn>arn:aws:sts::111122223333:assumed-role/keywright/keywright</Arn></AssumedRoleUser></AssumeRoleResult><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></AssumeRoleResponse>`,
-		n, n, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+		n, n, time.Now().Add(d).UTC().Format(time.RFC3339))
 }
 
 // healthyKMS encrypts by putting a mark before the plaintext.

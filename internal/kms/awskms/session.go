@@ -100,7 +100,7 @@ func (s *session) ensure(ctx context.Context) error {
 	}
 	policy, f := sessionPolicy(s.t)
 	if f != nil {
-		return s.p.failed(f)
+		return s.p.failed(ctx, f)
 	}
 	var external *string
 	if s.t.ExternalID != "" {
@@ -141,7 +141,7 @@ func (s *session) call(ctx context.Context, op kms.Operation, do func(context.Co
 		if f.Reason == kms.SessionRefused && attempt == 0 {
 			continue
 		}
-		return s.p.failed(f)
+		return s.p.failed(ctx, f)
 	}
 }
 

@@ -65,14 +65,14 @@ func (p *Provider) assume(ctx context.Context, client *http.Client, t kms.Target
 	}
 	if f.Reason == kms.RoleNotAssumable && p.canary != "" {
 		if _, cf := p.assumeOnce(ctx, client, kms.Target{RoleARN: p.canary, Region: t.Region, STSEndpoint: t.STSEndpoint}, nil, denyAll, freshDuration); cf != nil {
-			p.log.Error("the canary role cannot be assumed: the platform's own permission is broken", "role_arn", p.canary, "error", cf)
+			p.log.ErrorContext(ctx, "the canary role cannot be assumed: the platform's own permission is broken", "role_arn", p.canary, "error", cf)
 			g := *f
 			g.Outcome, g.Reason, g.Remedy = kms.Unreachable, kms.PlatformPermissions, kms.RemedyFor(kms.PlatformPermissions, "")
 			g.MissingPermission = ""
 			f = &g
 		}
 	}
-	return aws.Credentials{}, p.failed(f)
+	return aws.Credentials{}, p.failed(ctx, f)
 }
 
 func (p *Provider) assumeOnce(ctx context.Context, client *http.Client, t kms.Target, externalID *string, policy string, d time.Duration) (aws.Credentials, *kms.Failure) {
@@ -106,7 +106,7 @@ func (p *Provider) ownCredentials(ctx context.Context, op kms.Operation) error {
 	if ctx.Err() != nil {
 		reason = kms.AsFailure(ctx.Err()).Reason
 	}
-	p.log.Error("the platform's own aws credentials could not be loaded", "error", err)
+	p.log.ErrorContext(ctx, "the platform's own aws credentials could not be loaded", "error", err)
 	return &kms.Failure{Outcome: kms.Unreachable, Reason: reason, Operation: op, Message: "the platform's own AWS credentials could not be loaded", Remedy: kms.RemedyFor(reason, ""), Err: err}
 }
 
