@@ -1,0 +1,56 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keywright/keywright/internal/agent"
+	"github.com/keywright/keywright/internal/kms/awskms"
+)
+
+func agentCommand() *cobra.Command {
+	var cfg agent.Config
+	var ports, canary string
+	c := &cobra.Command{
+		Use: "agent", Short: "Run the agent of a database host", Args: cobra.NoArgs,
+		Long: "Runs the agent of this host: it keeps the host's database nodes as the control plane wants them, holds their\n" +
+			"wrapped master keys, serves them over KMIP, and stops the nodes when a customer takes a key back.\n" +
+			"AWS credentials come from the SDK's default chain. A new host needs --enroll-token-file once.",
+		RunE: func(c *cobra.Command, _ []string) error {
+			var err error
+			if cfg.DataDir, err = absolute(cfg.DataDir); err != nil {
+				return err
+			}
+			if cfg.NodePorts, err = agent.ParsePortRange(ports); err != nil {
+				return usageError{err}
+			}
+			if cfg.Hostname == "" {
+				if cfg.Hostname, err = os.Hostname(); err != nil {
+					return errors.Join(errors.New("name this host with --hostname"), err)
+				}
+			}
+			if cfg.Executable, err = executable(); err != nil {
+				return err
+			}
+			cfg.Logger = logger(c)
+			if cfg.Provider, err = awskms.New(c.Context(), awskms.Config{CanaryRoleARN: canary, SessionName: "keywright-agent", Logger: cfg.Logger}); err != nil {
+				return fmt.Errorf("reach AWS: %w", err)
+			}
+			return agent.Run(c.Context(), cfg)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&cfg.DataDir, "data-dir", "", "directory of this host's keys and nodes (needed)")
+	f.StringVar(&cfg.ServerURL, "server", "", "the control plane's address for agents, https://host:port (needed)")
+	f.StringVar(&cfg.EnrollTokenFile, "enroll-token-file", "", "file with the enrolment token, for a host that is not enrolled yet")
+	f.StringVar(&cfg.Hostname, "hostname", "", "name that the enrolment token is bound to (default: the machine's)")
+	f.StringVar(&cfg.KMIPListen, "kmip-listen", "127.0.0.1:5696", "address of the KMIP server")
+	f.StringVar(&ports, "node-ports", "27100-27199", "ports of database nodes; busy ones are skipped; 0 means any free")
+	f.BoolVar(&cfg.StopNodesOnExit, "stop-nodes-on-exit", false, "stop the database nodes when the agent ends; without it they go on and the next agent adopts them")
+	f.StringVar(&cfg.ReadyFile, "ready-file", "", "file that is written when the agent serves")
+	f.StringVar(&canary, "canary-role-arn", "", "role in the platform's account that tells a customer's refusal from our own fault")
+	return c
+}

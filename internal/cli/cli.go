@@ -1,0 +1,121 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set when the program is built for a release.
+var version = "dev" //nolint:gochecknoglobals // set by the linker
+
+// Run runs a command line and gives the exit code. A SIGINT or SIGTERM ends the
+// command in order; a second one at once.
+func Run(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // the second signal has its default effect
+	root := &cobra.Command{
+		Use: "keywright", Short: "Customer-managed encryption keys for MongoDB-compatible clusters",
+		Long: "Keywright gives self-hosted MongoDB-compatible clusters customer-managed encryption keys with AWS KMS,\n" +
+			"through an IAM role that the customer can take back at any time. Start with `keywright up`.",
+		SilenceUsage: true, SilenceErrors: true,
+	}
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(upCommand(), serverCommand(), agentCommand(), mongodCommand(), awslocalCommand(), auditCommand(), versionCommand())
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w\nhint: see `%s --help`", err, c.CommandPath())}
+	})
+	err := root.ExecuteContext(ctx)
+	var code exitCode
+	var usage usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		if code.err != nil {
+			_, _ = fmt.Fprintf(stderr, "error: %v\n", code.err)
+		}
+		return code.code
+	case errors.As(err, &usage):
+		_, _ = fmt.Fprintf(stderr, "error: %v\n", err)
+		return 2
+	}
+	_, _ = fmt.Fprintf(stderr, "error: %v\n", err)
+	return 1
+}
+
+// usageError is a command line that cannot be understood.
+type usageError struct{ error }
+
+// exitCode ends the program with a code of the command's own.
+type exitCode struct {
+	code int
+	err  error
+}
+
+// Error implements error.
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d: %v", e.code, e.err) }
+
+// Unwrap gives the cause.
+func (e exitCode) Unwrap() error { return e.err }
+
+// logger writes JSON lines to standard error, as the long-running commands do.
+func logger(c *cobra.Command) *slog.Logger {
+	return slog.New(slog.NewJSONHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+}
+
+// executable is the path of this program, for starting parts of itself.
+func executable() (string, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find this program: %w", err)
+	}
+	return filepath.EvalSymlinks(exe)
+}
+
+// absolute makes a data directory's path absolute.
+func absolute(dir string) (string, error) {
+	if dir == "" {
+		return "", usageError{errors.New("--data-dir is needed")}
+	}
+	return filepath.Abs(dir)
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the program's version", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(c.OutOrStdout(), "keywright "+build())
+			return err
+		},
+	}
+}
+
+// build names the version, and for a development build the revision.
+func build() string {
+	if version != "dev" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return version + "+" + s.Value[:min(12, len(s.Value))]
+			}
+		}
+	}
+	return version
+}

@@ -1,0 +1,45 @@
+package cli
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keywright/keywright/internal/api"
+	"github.com/keywright/keywright/internal/server"
+)
+
+func serverCommand() *cobra.Command {
+	var cfg server.Config
+	c := &cobra.Command{
+		Use: "server", Short: "Run the control plane", Args: cobra.NoArgs,
+		Long: "Runs the control plane: the HTTP API, the listener for agents, and the reconcilers over the metadata store.\n" +
+			"AWS credentials come from the SDK's default chain. Plain HTTP is possible on loopback addresses only.",
+		RunE: func(c *cobra.Command, _ []string) error {
+			var err error
+			if cfg.DataDir, err = absolute(cfg.DataDir); err != nil {
+				return err
+			}
+			cfg.Log = logger(c)
+			cfg.API = func(s server.Services) http.Handler {
+				return api.New(api.Config{Tenant: s.Tenant, Access: s.Access, CMK: s.CMK, Cluster: s.Cluster, Build: build(), Logger: cfg.Log})
+			}
+			return server.Run(c.Context(), cfg)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&cfg.DataDir, "data-dir", "", "directory of the metadata store (needed)")
+	f.StringVar(&cfg.Listen, "listen", "127.0.0.1:8080", "address of the API")
+	f.StringVar(&cfg.AgentListen, "agent-listen", "127.0.0.1:0", "address for agents (mutual TLS)")
+	f.StringVar(&cfg.TLSCertFile, "tls-cert-file", "", "certificate (PEM) of the API; needed on addresses other than loopback")
+	f.StringVar(&cfg.TLSKeyFile, "tls-key-file", "", "private key (PEM) of the API's certificate")
+	f.DurationVar(&cfg.Interval, "validation-interval", 15*time.Minute, "how often each customer key is checked, 1s or more")
+	f.StringVar(&cfg.AWSRegion, "aws-region", "us-east-1", "region whose STS is asked for role checks")
+	f.StringVar(&cfg.CanaryRoleARN, "canary-role-arn", "", "role in the platform's account that tells a customer's refusal from our own fault")
+	f.StringVar(&cfg.KMSEndpoint, "kms-endpoint", "", "replaces KMS's own endpoint, here and on all hosts")
+	f.StringVar(&cfg.STSEndpoint, "sts-endpoint", "", "replaces STS's own endpoint, here and on all hosts")
+	f.StringVar(&cfg.InitFile, "init-file", "", "file with the first organization and its API key; read while there is none")
+	f.StringVar(&cfg.ReadyFile, "ready-file", "", "file that is written when everything listens")
+	return c
+}
