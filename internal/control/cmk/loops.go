@@ -169,7 +169,7 @@ func (s *Service) start(ctx context.Context, wg *sync.WaitGroup, c store.KeyConf
 	project := c.Project
 	r.loop = custody.NewLoop(custody.Config{
 		Project: project, Prober: s.prober(project), Store: &stateStore{s: s, project: project},
-		Policy: s.policy, Generation: c.Generation, Logger: s.log,
+		Policy: s.policy, Generation: c.Generation, Logger: s.log, Now: s.cfg.Clock,
 		Enact: func(ctx context.Context, e custody.Effect, st custody.State) error {
 			return s.enact(ctx, r, project, e, st)
 		},

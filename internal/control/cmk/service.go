@@ -23,6 +23,8 @@ type Config struct {
 	Interval time.Duration
 	// KMSEndpoint and STSEndpoint override the SDK's, if set, here and on all hosts.
 	KMSEndpoint, STSEndpoint string
+	// Clock reads the machine's clocks for the custody loops; nil: custody.SystemClock.
+	Clock func() custody.Reading
 	// Silent is after how long without a report a host counts as silent; 0 means 30 s.
 	Silent time.Duration
 	Log    *slog.Logger

@@ -14,6 +14,7 @@ import (
 	"github.com/keywright/keywright/internal/control/cluster"
 	"github.com/keywright/keywright/internal/control/cmk"
 	"github.com/keywright/keywright/internal/control/tenant"
+	"github.com/keywright/keywright/internal/custody"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kms"
 	"github.com/keywright/keywright/internal/kms/kmstest"
@@ -57,11 +58,18 @@ func (w *World) open() {
 	w.Store = st
 	w.Tenant = tenant.New(st)
 	w.Access = access.New(st, w.AWS, kmstest.Region)
-	w.CMK = cmk.New(cmk.Config{Store: st, Provider: w.AWS, Interval: w.Interval})
+	w.CMK = cmk.New(cmk.Config{Store: st, Provider: w.AWS, Interval: w.Interval, Clock: Clock})
 	w.Cluster = cluster.New(cluster.Config{
 		Store: st, Custody: w.CMK, LinkCA: strings.Repeat("0", 64), ShowCreating: time.Nanosecond, ShowDeleting: time.Nanosecond,
 	})
 	w.stop = func() {}
+}
+
+var birth = time.Now()
+
+// Clock is a boot-time clock that follows time.Now, under synctest too.
+func Clock() custody.Reading {
+	return custody.Reading{Boot: "test", Since: time.Since(birth), Wall: time.Now()}
 }
 
 // Start runs the reconcilers until Close or Reopen.
