@@ -141,12 +141,16 @@ func (l *Loop) MayStart() bool {
 	return l.loaded && l.released && l.st.MayStart()
 }
 
-// release lets nodes start, if the state still allows it.
-func (l *Loop) release() bool {
+// release lets nodes start, if the state that asked for it still holds: what came
+// after it has a record and a Start of its own.
+func (l *Loop) release(asked State) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.released = l.st.MayStart()
-	return l.released
+	if !l.st.MayStart() || !l.st.Since.Equal(asked.Since) {
+		return false
+	}
+	l.released = true
+	return true
 }
 
 // TryNow asks for a run that begins after this call, and for one of every other

@@ -235,6 +235,66 @@ func TestStartWaitsForTheDisk(t *testing.T) {
 	})
 }
 
+// TestLateStartIsDropped: a Start that waited for the disk is not carried out for a
+// later VALID whose record is not written.
+func TestLateStartIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHost(t, time.Second, &key{outcome: kms.Revoked, reason: kms.KeyDisabled}, &disk{})
+		defer func() { h.stop() }()
+		time.Sleep(5 * sec)
+		h.wantVerdict(custody.Invalid)
+		h.disk.mu.Lock()
+		h.disk.err = errors.New("input/output error")
+		h.disk.mu.Unlock()
+		h.key.set(kms.OK, "")
+		time.Sleep(3 * sec)
+		h.wantVerdict(custody.Valid)
+		h.mu.Lock()
+		h.refuse[custody.Record] = errors.New("audit log is full")
+		h.mu.Unlock()
+		h.key.set(kms.Revoked, kms.KeyDisabled)
+		time.Sleep(1500 * time.Millisecond)
+		h.key.set(kms.OK, "")
+		time.Sleep(3 * sec)
+		h.wantVerdict(custody.Valid)
+		h.disk.mu.Lock()
+		h.disk.err = nil
+		h.disk.mu.Unlock()
+		time.Sleep(10 * sec)
+		synctest.Wait()
+		if n := len(h.find(custody.Start)); n != 0 || h.loop.MayStart() {
+			t.Fatalf("%d starts without a record", n)
+		}
+		h.mu.Lock()
+		delete(h.refuse, custody.Record)
+		h.mu.Unlock()
+		time.Sleep(5 * sec)
+		if n := len(h.find(custody.Start)); n != 1 || !h.loop.MayStart() {
+			t.Fatalf("%d starts once all is well", n)
+		}
+	})
+}
+
+// TestOpenRecordsAreWrittenAtTheEnd: a record that could not be written is tried once
+// more when the loop ends.
+func TestOpenRecordsAreWrittenAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHost(t, time.Minute, valid(), &disk{})
+		h.mu.Lock()
+		h.refuse[custody.Record] = errors.New("audit log is full")
+		h.mu.Unlock()
+		time.Sleep(1600 * time.Millisecond)
+		h.wantVerdict(custody.Valid)
+		h.mu.Lock()
+		delete(h.refuse, custody.Record)
+		h.mu.Unlock()
+		h.stop()
+		if r := h.find(custody.Record); len(r) != 1 || r[0].state.Verdict != custody.Valid || len(h.find(custody.Start)) != 0 {
+			t.Fatalf("records %v", r)
+		}
+	})
+}
+
 func TestStopIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := startHost(t, time.Second, &key{outcome: kms.Revoked, reason: kms.KeyDisabled}, &disk{})

@@ -9,7 +9,7 @@ import (
 // maxReleases bounds what waits for the audit log; older records are given up first.
 const maxReleases = 256
 
-// shutdownPatience bounds how long the end of the loop waits for each open record.
+// shutdownPatience bounds how long the end of the loop waits for open records.
 const shutdownPatience = 2 * time.Second
 
 // release is a Record or a Start on its way.
@@ -70,48 +70,49 @@ func (r *releaser) close() { <-r.gone }
 
 func (r *releaser) run(ctx context.Context) {
 	defer close(r.gone)
-	for {
-		x, ok := r.take()
-		switch {
-		case ok:
-			r.carry(ctx, x)
+	for ctx.Err() == nil {
+		if x, ok := r.take(); ok {
+			if !r.carry(ctx, x) && x.effect == Record {
+				r.mu.Lock()
+				r.queue = append([]release{x}, r.queue...)
+				r.mu.Unlock()
+			}
 			continue
-		case ctx.Err() != nil:
-			return
 		}
 		select {
 		case <-r.wake:
 		case <-ctx.Done():
 		}
 	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownPatience)
+	defer cancel()
+	for last.Err() == nil {
+		x, ok := r.take()
+		if !ok {
+			return
+		}
+		if x.effect == Record {
+			r.try(last, x)
+		}
+	}
 }
 
-// carry repeats one effect until it works, no longer applies, or the loop ends; a
-// record is tried once more then.
-func (r *releaser) carry(ctx context.Context, x release) {
-	for {
-		if ctx.Err() != nil {
-			if x.effect == Record {
-				last, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownPatience)
-				defer cancel()
-				r.try(last, x)
-			}
-			return
-		}
-		if x.effect == Start && (!r.saver.await(ctx, x.stored) || !r.loop.release()) {
-			if ctx.Err() != nil {
-				continue
-			}
-			return
+// carry repeats one effect until it works or no longer applies. It is false if the loop
+// ended before.
+func (r *releaser) carry(ctx context.Context, x release) bool {
+	for ctx.Err() == nil {
+		if x.effect == Start && (!r.saver.await(ctx, x.stored) || !r.loop.release(x.state)) {
+			return ctx.Err() == nil
 		}
 		if r.try(ctx, x) {
-			return
+			return true
 		}
 		select {
 		case <-time.After(retryPause):
 		case <-ctx.Done():
 		}
 	}
+	return false
 }
 
 func (r *releaser) try(ctx context.Context, x release) bool {
