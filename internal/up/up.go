@@ -172,12 +172,15 @@ func (p *platform) startServer(ctx context.Context) error {
 	}
 	args := []string{
 		"server", "--data-dir", p.cfg.path("server"), "--listen", p.cfg.Listen, "--agent-listen", p.cfg.AgentListen,
-		"--validation-interval", p.cfg.ValidationInterval.String(), "--init-file", initFile, "--ready-file", ready,
+		"--validation-interval", p.cfg.ValidationInterval.String(), "--ready-file", ready, "--init-file", initFile,
 	}
 	if err := p.server.start(append(args, p.canary()...), p.environment(p.seed.Platform.Server)); err != nil {
 		return err
 	}
-	return p.server.waitFile(ctx, ready, &p.ready.server)
+	if err := p.server.waitFile(ctx, ready, &p.ready.server); err != nil {
+		return err
+	}
+	return durable.Remove(initFile)
 }
 
 // canary names the role that tells a customer's refusal from our own fault.

@@ -111,12 +111,27 @@ func Adopt(dbPath string) (*Process, error) {
 	return p, nil
 }
 
+// Find gives the running process with this pid and start time, or nil if it is
+// gone (or the pid is another process's by now).
+func Find(pid int, start uint64) (*Process, error) {
+	now, err := StartTime(pid)
+	if err != nil || now != start {
+		return nil, nil //nolint:nilerr // no such process is the answer, not a failure
+	}
+	p, err := attach(pid)
+	if err != nil {
+		return nil, fmt.Errorf("watch process %d: %w", pid, err)
+	}
+	go p.watch()
+	return p, nil
+}
+
 func attach(pid int) (*Process, error) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil, err
 	}
-	start, err := startTime(pid)
+	start, err := StartTime(pid)
 	if err != nil {
 		_ = unix.Close(fd)
 		return nil, err
@@ -124,8 +139,9 @@ func attach(pid int) (*Process, error) {
 	return &Process{PID: pid, StartTime: start, fd: fd, done: make(chan struct{}), exit: -1}, nil
 }
 
-// startTime reads field 22 of /proc/PID/stat (proc(5)).
-func startTime(pid int) (uint64, error) {
+// StartTime reads when a process started, in clock ticks since boot: field 22 of
+// /proc/PID/stat (proc(5)).
+func StartTime(pid int) (uint64, error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, fmt.Errorf("read start time: %w", err)
