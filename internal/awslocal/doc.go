@@ -18,6 +18,26 @@
 // a call come from the scope of its signature, the account from the access
 // key. Three accounts exist from the first start on (see Seed).
 //
+// # What there is
+//
+// KMS: CreateKey, DescribeKey, ListKeys, Encrypt, Decrypt (with DryRun),
+// EnableKey, DisableKey, ScheduleKeyDeletion, CancelKeyDeletion, GetKeyPolicy,
+// PutKeyPolicy, ListKeyPolicies, CreateAlias, DeleteAlias, ListAliases. Keys of
+// the RSA, ECC and HMAC specs exist with their metadata and states, so that a
+// key of the wrong type can be tried; only symmetric keys encrypt.
+//
+// STS: AssumeRole (trust policy with external id, session policy, duration,
+// role chaining), GetCallerIdentity.
+//
+// IAM: CreateRole, GetRole, ListRoles, DeleteRole, UpdateAssumeRolePolicy,
+// inline policies of roles; managed policies and instance profiles answer with
+// empty lists. Users are seeded.
+//
+// Differences from AWS: changes take effect at once; there are no grants,
+// tags, permissions boundaries, organizations, multi-Region or imported keys, and no
+// presigned URLs. A policy with a condition key that the local AWS cannot
+// supply is refused.
+//
 // # Data directory
 //
 //   - lock: held with flock while a server runs.
@@ -32,5 +52,6 @@
 // # Bounds
 //
 // A request body has at most 1 MiB, at most 512 connections are open, an
-// account has at most 1,000 roles and a Region of an account 10,000 keys.
+// account has at most 1,000 roles and a Region of an account 10,000 keys. The
+// call log grows until somebody removes it while the server is stopped.
 package awslocal

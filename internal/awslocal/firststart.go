@@ -20,7 +20,7 @@ const (
 
 // firstState makes the three accounts with their users.
 func firstState(now time.Time) (*state, error) {
-	st := &state{Version: stateVersion, Warning: notForProduction, SealKey: randomBytes(sealKeyLen), Accounts: map[string]*account{}, Keys: map[string]*key{}}
+	st := &state{Version: stateVersion, Warning: notForProduction, SealKey: randomBytes(sealKeyLen), Accounts: map[string]*account{}, Keys: map[string]*key{}, Aliases: map[string]*alias{}}
 	for _, id := range []string{PlatformAccount, CustomerAccount, SecondAccount} {
 		st.Accounts[id] = &account{ID: id, Users: map[string]*user{}, Roles: map[string]*role{}}
 	}

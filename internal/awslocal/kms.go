@@ -37,6 +37,9 @@ func kmsOperations() map[string]kmsOperation {
 		"GetKeyPolicy":        {false, getKeyPolicy},
 		"PutKeyPolicy":        {true, putKeyPolicy},
 		"ListKeyPolicies":     {false, listKeyPolicies},
+		"CreateAlias":         {true, createAlias},
+		"DeleteAlias":         {true, deleteAlias},
+		"ListAliases":         {false, listAliases},
 	}
 }
 
@@ -98,6 +101,7 @@ func invalid(format string, args ...any) error {
 type keyRef struct {
 	arn     string
 	account string
+	alias   string // the alias name that the request used
 	key     *key
 }
 
@@ -111,9 +115,10 @@ func keyARN(region, account, id string) string {
 }
 
 // findKey resolves a key id (always in the caller's own account and the call's
-// Region) or a key ARN. Aliases do not exist here.
-func (c *call) findKey(st *state, name string) (keyRef, error) {
-	ref := keyRef{account: c.caller.Account}
+// Region), a key ARN, or with aliases an alias name or alias ARN. Management
+// operations take no aliases.
+func (c *call) findKey(st *state, name string, aliases bool) (ref keyRef, err error) {
+	ref.account = c.caller.Account
 	switch {
 	case name == "":
 		return ref, invalid("1 validation error detected: Value at 'keyId' failed to satisfy constraint: Member must not be null")
@@ -127,12 +132,19 @@ func (c *call) findKey(st *state, name string) (keyRef, error) {
 		if m[1] != c.region {
 			return ref, kmsFail("NotFoundException", "Invalid arn %s", m[1])
 		}
-		if m[3] == "alias" {
-			return ref, kmsFail("NotFoundException", "Alias %s is not found.", name)
-		}
 		ref.account, ref.arn = m[2], name
-	case strings.HasPrefix(name, "alias/"):
-		return ref, kmsFail("NotFoundException", "Alias arn:aws:kms:%s:%s:%s is not found.", c.region, ref.account, name)
+		if m[3] == "alias" {
+			if !aliases {
+				return ref, kmsFail("InvalidArnException", "%s is an alias; this operation takes a key id or key ARN", name)
+			}
+			if ref, err = c.resolveAlias(st, ref, name); err != nil {
+				return ref, err
+			}
+		}
+	case strings.HasPrefix(name, "alias/") && aliases:
+		if ref, err = c.resolveAlias(st, ref, aliasARN(c.region, ref.account, name)); err != nil {
+			return ref, err
+		}
 	case keyIDForm.MatchString(name):
 		ref.arn = keyARN(c.region, ref.account, name)
 	default:
@@ -156,6 +168,9 @@ func (c *call) authorizeKey(ref keyRef, operation string, crosses bool, more fun
 		policy: &policy.ResourcePolicy{Named: policy.Named{Doc: &policy.Document{Kind: policy.Key}}},
 		context: func(ctx policy.Context) {
 			ctx.Set("kms:CallerAccount", c.caller.Account)
+			if ref.alias != "" {
+				ctx.Set("kms:RequestAlias", ref.alias)
+			}
 			if ref.key != nil {
 				ref.key.conditions(ctx)
 			}
@@ -203,7 +218,7 @@ func (c *call) authorizeIAM(operation string, more func(policy.Context)) error {
 // manage finds and authorises a key for a management operation, which works in
 // the key's own account only.
 func (c *call) manage(st *state, name, operation string) (*key, error) {
-	ref, err := c.findKey(st, name)
+	ref, err := c.findKey(st, name, false)
 	if err != nil {
 		return nil, err
 	}

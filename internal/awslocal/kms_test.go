@@ -276,3 +276,48 @@ func TestKeysOfAnotherType(t *testing.T) {
 	_, err = c.kms.GenerateDataKey(t.Context(), &kms.GenerateDataKeyInput{KeyId: aws.String("x"), KeySpec: types.DataKeySpecAes256})
 	want(t, err, "UnsupportedOperationException", "does not implement kms:GenerateDataKey")
 }
+
+func TestAliases(t *testing.T) {
+	w := start(t)
+	c := w.customer()
+	keyARN := w.key(c, "")
+	create := func(c clients, name, key string) error {
+		_, err := c.kms.CreateAlias(t.Context(), &kms.CreateAliasInput{AliasName: &name, TargetKeyId: &key})
+		return err
+	}
+	ok(t, create(c, "alias/keywright", keyARN))
+	want(t, create(c, "alias/keywright", keyARN), "AlreadyExistsException")
+	want(t, create(c, "keywright", keyARN), "ValidationException", `Alias must start with the prefix "alias/"`)
+	want(t, create(c, "alias/aws/x", keyARN), "InvalidAliasNameException")
+	want(t, create(c, "alias/other", "alias/keywright"), "NotFoundException")
+	want(t, create(w.platform(), "alias/x", keyARN), "AccessDeniedException", "kms:CreateAlias")
+	w.restart()
+	c = w.customer()
+	aliasARN := strings.Replace(keyARN, keyARN[strings.LastIndex(keyARN, "key/"):], "alias/keywright", 1)
+	for _, name := range []string{"alias/keywright", aliasARN} {
+		out, err := c.kms.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: &name})
+		if err != nil || *out.KeyMetadata.Arn != keyARN {
+			t.Errorf("%s: %v, %v", name, out, err)
+		}
+		blob, err := c.encrypt(name)
+		ok(t, err)
+		_, err = c.decrypt(name, blob, testContext)
+		ok(t, err)
+		_, err = c.kms.DisableKey(t.Context(), &kms.DisableKeyInput{KeyId: &name})
+		if err == nil {
+			t.Errorf("%s disabled a key", name)
+		}
+	}
+	_, err := w.second().encrypt(aliasARN)
+	want(t, err, "AccessDeniedException", "because the resource does not exist in this Region")
+	_, err = w.second().encrypt(aliasARN + "-none")
+	want(t, err, "AccessDeniedException", "because the resource does not exist in this Region")
+	list, err := c.kms.ListAliases(t.Context(), &kms.ListAliasesInput{KeyId: &keyARN})
+	if err != nil || len(list.Aliases) != 1 || *list.Aliases[0].AliasName != "alias/keywright" || *list.Aliases[0].AliasArn != aliasARN {
+		t.Errorf("%v, %v", list, err)
+	}
+	_, err = c.kms.DeleteAlias(t.Context(), &kms.DeleteAliasInput{AliasName: aws.String("alias/keywright")})
+	ok(t, err)
+	_, err = c.encrypt("alias/keywright")
+	want(t, err, "NotFoundException", "is not found")
+}

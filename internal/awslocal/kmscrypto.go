@@ -102,7 +102,7 @@ func encrypt(c *call, st *state, body []byte) (any, error) {
 	if err := checkLength("plaintext", len(in.Plaintext), maxPlaintext); err != nil {
 		return nil, err
 	}
-	ref, err := c.findKey(st, in.KeyID)
+	ref, err := c.findKey(st, in.KeyID, true)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +166,7 @@ func decrypt(c *call, st *state, body []byte) (any, error) {
 // decryptKey finds the key that the request names, or else the blob.
 func (c *call) decryptKey(st *state, name string, blob []byte) (keyRef, error) {
 	if name != "" {
-		return c.findKey(st, name)
+		return c.findKey(st, name, true)
 	}
 	b, err := parseBlob(blob)
 	if err != nil {

@@ -178,12 +178,17 @@ func createKey(c *call, st *state, body []byte) (any, error) {
 }
 
 // dropGoneKeys forgets the keys whose waiting period is over, with their
-// material.
+// material and aliases.
 func (st *state) dropGoneKeys(now time.Time) {
 	for arn, k := range st.Keys {
 		if k.gone(now) {
 			clear(k.Material)
 			delete(st.Keys, arn)
+		}
+	}
+	for arn, a := range st.Aliases {
+		if st.Keys[a.KeyARN] == nil {
+			delete(st.Aliases, arn)
 		}
 	}
 }
@@ -216,7 +221,7 @@ func describeKey(c *call, st *state, body []byte) (any, error) {
 	if err := noGrants(in.GrantTokens); err != nil {
 		return nil, err
 	}
-	ref, err := c.findKey(st, in.KeyID)
+	ref, err := c.findKey(st, in.KeyID, true)
 	if err != nil {
 		return nil, err
 	}
@@ -313,7 +318,7 @@ func scheduleKeyDeletion(c *call, st *state, body []byte) (any, error) {
 			return nil, invalid("1 validation error detected: Value '%d' at 'pendingWindowInDays' failed to satisfy constraint: Member must have value between 7 and 30", days)
 		}
 	}
-	ref, err := c.findKey(st, in.KeyID)
+	ref, err := c.findKey(st, in.KeyID, false)
 	if err != nil {
 		return nil, err
 	}

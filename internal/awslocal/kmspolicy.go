@@ -107,7 +107,7 @@ func putKeyPolicy(c *call, st *state, body []byte) (any, error) {
 	if in.PolicyName != "" && in.PolicyName != policyName {
 		return nil, invalid("The name of a key policy is always %s", policyName)
 	}
-	ref, err := c.findKey(st, in.KeyID)
+	ref, err := c.findKey(st, in.KeyID, false)
 	if err != nil {
 		return nil, err
 	}

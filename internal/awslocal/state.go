@@ -24,7 +24,8 @@ type state struct {
 	// SealKey seals session tokens: sessions need no entry and survive restarts.
 	SealKey  []byte              `json:"sealKey"`
 	Accounts map[string]*account `json:"accounts"`
-	Keys     map[string]*key     `json:"keys"` // by ARN
+	Keys     map[string]*key     `json:"keys"`    // by ARN
+	Aliases  map[string]*alias   `json:"aliases"` // by ARN
 
 	accessKeys map[string]*accessKeyOwner
 }
@@ -102,8 +103,11 @@ type key struct {
 	Policy      boundPolicy `json:"policy"`
 }
 
-// gone tells whether a key's waiting period is over.
+// gone tells whether a key's waiting period is over; no key is gone too.
 func (k *key) gone(now time.Time) bool {
+	if k == nil {
+		return true
+	}
 	return k.State == statePendingDeletion && !now.Before(k.Deletion)
 }
 
@@ -251,6 +255,9 @@ func decodeState(raw []byte) (*state, error) {
 	}
 	if st.Keys == nil {
 		st.Keys = map[string]*key{}
+	}
+	if st.Aliases == nil {
+		st.Aliases = map[string]*alias{}
 	}
 	if len(st.SealKey) != sealKeyLen {
 		return nil, fmt.Errorf("seal key has %d bytes, not %d", len(st.SealKey), sealKeyLen)
