@@ -174,3 +174,10 @@ func (p *platform) enable(name string) keyed {
 }
 
 var asymmetric = &kms.CreateKeyInput{KeySpec: kmstypes.KeySpecRsa2048, KeyUsage: kmstypes.KeyUsageTypeEncryptDecrypt}
+
+func (c *customer) putKeyPolicy(id, doc string) {
+	c.t.Helper()
+	if _, err := c.kms.PutKeyPolicy(c.t.Context(), &kms.PutKeyPolicyInput{KeyId: &id, Policy: &doc}); err != nil {
+		c.t.Fatal(err)
+	}
+}
