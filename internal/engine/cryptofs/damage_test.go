@@ -363,3 +363,13 @@ func (f failingFile) Sync() error {
 	}
 	return f.File.Sync()
 }
+
+func TestAFrameThatClaimsTheFutureIsRefused(t *testing.T) {
+	mem := vfs.NewMem()
+	fs := newTestFS(t, mem)
+	f, err := fs.Create("000004.log", vfs.WriteCategoryUnspecified)
+	must(t, err)
+	must(t, f.(*frameWriter).frame([]byte("a"), pins{durable: 1}))
+	must(t, f.Close())
+	wantRefused(t, fs, "000004.log", "a frame that says it was durable itself")
+}

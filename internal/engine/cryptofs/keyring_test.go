@@ -453,3 +453,60 @@ func TestDatabaseIDs(t *testing.T) {
 		}
 	}
 }
+
+// TestKeyringStopsWhenItsStateIsUnknown: when the directory sync of a replacement
+// fails, the disk may hold either generation, so nothing may be built on one.
+func TestKeyringStopsWhenItsStateIsUnknown(t *testing.T) {
+	mem := vfs.NewMem()
+	fail := false
+	fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if fail && op.Kind == errorfs.OpOpenDir {
+			return errDisk
+		}
+		return nil
+	}))
+	mk := newMaster()
+	k, err := CreateKeyring(fs, "k", testNode, mk)
+	must(t, err)
+	db := NewDatabaseID()
+	_, err = k.Add(db)
+	must(t, err)
+	fail = true
+	if err := k.Remove(db); !errors.Is(err, errDisk) {
+		t.Fatalf("Remove: %v", err)
+	}
+	fail = false
+	if _, err := k.Add(NewDatabaseID()); !errors.Is(err, ErrKeyringUncertain) {
+		t.Errorf("Add on an unknown state: %v", err)
+	}
+	if err := k.Rewrap(newMaster()); !errors.Is(err, ErrKeyringUncertain) {
+		t.Errorf("Rewrap on an unknown state: %v", err)
+	}
+	if _, ok := k.Keyset(db); !ok {
+		t.Error("the keyset in use is gone")
+	}
+	again, err := OpenKeyring(mem, "k", testNode, fetcher(mk))
+	must(t, err)
+	if _, err := again.Add(NewDatabaseID()); err != nil {
+		t.Errorf("Add after opening again: %v", err)
+	}
+}
+
+func TestMasterKeyIsWipedWhenItIsNotNeededAnyMore(t *testing.T) {
+	k, err := CreateKeyring(vfs.NewMem(), "k", testNode, newMaster())
+	must(t, err)
+	zero := secret.New(make([]byte, 32))
+	first := k.master.Key
+	must(t, k.Rewrap(newMaster()))
+	if !first.Equal(zero) {
+		t.Error("the old master key is still in memory after Rewrap")
+	}
+	second := k.master.Key
+	if second.Equal(zero) {
+		t.Fatal("the new master key was wiped")
+	}
+	k.Close()
+	if !second.Equal(zero) {
+		t.Error("the master key is still in memory after Close")
+	}
+}
