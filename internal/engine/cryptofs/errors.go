@@ -51,7 +51,7 @@ func (e *FileError) Error() string {
 func (e *FileError) Unwrap() error { return e.Reason }
 
 // Is makes the error one of Pebble's corruption errors.
-func (e *FileError) Is(target error) bool { return target == pebble.ErrCorruption } //nolint:errorlint // Is compares identities
+func (e *FileError) Is(target error) bool { return target == pebble.ErrCorruption }
 
 func refuse(path string, off int64, reason error, format string, args ...any) error {
 	return &FileError{Path: path, Offset: off, Expected: fmt.Sprintf(format, args...), Reason: reason}

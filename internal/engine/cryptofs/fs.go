@@ -64,7 +64,7 @@ func (fs *FS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, err
 // createMarker writes a whole marker, since Pebble neither writes nor syncs it:
 // what the marker names has to be durable before the marker can be.
 func (fs *FS) createMarker(name string, n fileName, category vfs.DiskWriteCategory) (vfs.File, error) {
-	if err := fs.syncDir(fs.base.PathDir(name)); err != nil {
+	if err := syncDirectory(fs.base, fs.base.PathDir(name)); err != nil {
 		return nil, fmt.Errorf("create %s: %w", name, err)
 	}
 	base, err := fs.base.Create(name, category)
@@ -84,18 +84,6 @@ func (fs *FS) createMarker(name string, n fileName, category vfs.DiskWriteCatego
 		return nil, fmt.Errorf("create %s: %w", name, err)
 	}
 	return f, nil
-}
-
-func (fs *FS) syncDir(dir string) error {
-	d, err := fs.base.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	if err := d.Sync(); err != nil {
-		_ = d.Close()
-		return err
-	}
-	return d.Close()
 }
 
 // Open implements vfs.FS. The file's header and, for a file of segments, its
