@@ -65,6 +65,9 @@ func (c cli) refused(says string, args ...string) {
 }
 
 func TestAWSCommandLineWalksTheStory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("each run of the aws command line takes about a second")
+	}
 	bins := map[string]bool{}
 	for _, name := range []string{"aws", "/usr/bin/aws"} {
 		if path, err := exec.LookPath(name); err == nil {

@@ -2,6 +2,7 @@ package awslocal
 
 import (
 	"encoding/xml"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -26,7 +27,7 @@ func FuzzParseParams(f *testing.F) {
 		for k, v := range p {
 			dec := xml.NewDecoder(strings.NewReader(string(xmlAnswer("sts", k, "X", []element{leaf("V", v)}))))
 			for {
-				if _, err := dec.Token(); err == io.EOF {
+				if _, err := dec.Token(); errors.Is(err, io.EOF) {
 					break
 				} else if err != nil {
 					t.Fatalf("answer with %q: %v", v, err)

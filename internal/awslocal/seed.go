@@ -73,6 +73,14 @@ type Seed struct {
 	Second        AccountSeed `json:"second"`
 }
 
+// LogValue implements slog.LogValuer: a log names the accounts, never a secret.
+func (s Seed) LogValue() slog.Value {
+	return slog.StringValue("accounts " + s.Platform.AccountID + ", " + s.Customer.AccountID + ", " + s.Second.AccountID)
+}
+
+// LogValue implements slog.LogValuer.
+func (p PlatformSeed) LogValue() slog.Value { return slog.StringValue("account " + p.AccountID) }
+
 // ReadSeed reads the seed file of a data directory. A file of a newer version
 // is refused.
 func ReadSeed(dataDir string) (Seed, error) {

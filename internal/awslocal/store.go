@@ -154,7 +154,7 @@ func replaceFile(path string, content []byte) (err error) {
 	if err = os.Rename(tmp, path); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
+	dir, err := os.Open(filepath.Dir(path)) //nolint:gosec // the operator's own data directory
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
 
 	"github.com/keywright/keywright/internal/awslocal"
 )
@@ -261,4 +262,53 @@ func TestMalformedPoliciesChangeNothing(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, out.PolicyNames, err)
 		}
 	}
+}
+
+func TestRoleChainingLastsOneHourAtMost(t *testing.T) {
+	w := start(t)
+	c := w.customer()
+	outer := w.role(c, "outer", `{"Statement":{"Effect":"Allow","Action":"sts:AssumeRole","Resource":"arn:aws:iam::444455556666:role/long"}}`)
+	trust := strings.ReplaceAll(`{"Statement":{"Effect":"Allow","Principal":{"AWS":"ROLE"},"Action":"sts:AssumeRole"}}`, "ROLE", outer)
+	long, err := w.second().iam.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String("long"), AssumeRolePolicyDocument: &trust, MaxSessionDuration: aws.Int32(7200)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	session := w.assume(w.platform(), assumeInput(outer, externalID, ""))
+	in := assumeInput(*long.Role.Arn, "", "")
+	in.DurationSeconds = aws.Int32(3601)
+	_, err = session.sts.AssumeRole(t.Context(), in)
+	want(t, err, "ValidationError", "1 hour session limit for roles assumed by role chaining")
+	in.DurationSeconds = aws.Int32(3600)
+	out, err := session.sts.AssumeRole(t.Context(), in)
+	if err != nil || *out.AssumedRoleUser.Arn != "arn:aws:sts::444455556666:assumed-role/long/keywright-test" {
+		t.Errorf("%+v, %v", out, err)
+	}
+	in.DurationSeconds = aws.Int32(7200) // the administrator's own key is no session
+	_, err = w.customer().sts.AssumeRole(t.Context(), in)
+	want(t, err, "AccessDenied")
+}
+
+func TestAssumeRoleRefusesWhatItDoesNotKnow(t *testing.T) {
+	w := start(t)
+	roleARN := w.role(w.customer(), "keywright", "")
+	for name, change := range map[string]func(*sts.AssumeRoleInput){
+		"PolicyArns": func(in *sts.AssumeRoleInput) {
+			in.PolicyArns = []ststypes.PolicyDescriptorType{{Arn: aws.String("arn:aws:iam::aws:policy/ReadOnlyAccess")}}
+		},
+		"Tags": func(in *sts.AssumeRoleInput) {
+			in.Tags = []ststypes.Tag{{Key: aws.String("a"), Value: aws.String("b")}}
+		},
+		"SourceIdentity":  func(in *sts.AssumeRoleInput) { in.SourceIdentity = aws.String("me") },
+		"is invalid":      func(in *sts.AssumeRoleInput) { in.RoleArn = aws.String("arn:aws:iam::111122223333:user/admin") },
+		"externalId":      func(in *sts.AssumeRoleInput) { in.ExternalId = aws.String("a b") },
+		"roleSessionName": func(in *sts.AssumeRoleInput) { in.RoleSessionName = aws.String("a/b") },
+	} {
+		in := assumeInput(roleARN, externalID, "")
+		change(in)
+		_, err := w.platform().sts.AssumeRole(t.Context(), in)
+		want(t, err, "ValidationError", name)
+	}
+	in := assumeInput(roleARN, externalID, `{"Statement":`)
+	_, err := w.platform().sts.AssumeRole(t.Context(), in)
+	want(t, err, "MalformedPolicyDocument")
 }
