@@ -25,8 +25,7 @@ func TestBadInput(t *testing.T) {
 	group := "/api/atlas/v2/groups/" + k.project
 	encryption := group + "/encryptionAtRest"
 
-	t.Run("encryption at rest", func(t *testing.T) {
-		p.t = t
+	p.run(t, "encryption at rest", func(t *testing.T) {
 		c := p.customer()
 		rsaARN, _ := c.createKey(asymmetric)
 		offARN, _ := c.createKey(nil)
@@ -47,8 +46,7 @@ func TestBadInput(t *testing.T) {
 			{"key that the role may not use", unusableARN, "NO_PERMISSION_TO_ENCRYPT_DECRYPT", []string{"kms:DescribeKey", "kms:Encrypt", "kms:Decrypt", unusableARN}},
 			{"alias", "alias/mine", "INVALID_ATTRIBUTE", []string{"alias"}},
 		} {
-			t.Run(tc.name, func(t *testing.T) {
-				p.t = t
+			p.run(t, tc.name, func(t *testing.T) {
 				e := p.unchanged(encryption, tc.code, "PATCH", encryption, kmsConfig(k.role.RoleID, tc.key))
 				for _, text := range tc.says {
 					if !strings.Contains(e.Detail, text) {
@@ -60,8 +58,7 @@ func TestBadInput(t *testing.T) {
 		for name, tc := range map[string]struct {
 			action string
 		}{"no Encrypt": {"kms:Encrypt"}, "no Decrypt": {"kms:Decrypt"}} {
-			t.Run(name, func(t *testing.T) {
-				p.t = t
+			p.run(t, name, func(t *testing.T) {
 				other, _ := c.createKey(nil)
 				var actions []string
 				for _, a := range []string{"kms:DescribeKey", "kms:Encrypt", "kms:Decrypt"} {
@@ -82,8 +79,7 @@ func TestBadInput(t *testing.T) {
 		p.unchanged(encryption, "CLOUD_PROVIDER_ACCESS_ROLE_NOT_FOUND", "PATCH", encryption, kmsConfig("0123456789abcdef01234567", k.keyARN))
 	})
 
-	t.Run("key of another account by its full ARN works", func(t *testing.T) {
-		p.t = t
+	p.run(t, "key of another account by its full ARN works", func(t *testing.T) {
 		other := p.enable("Across")
 		arn, id := p.second().createKey(nil)
 		second := p.second()
@@ -106,8 +102,7 @@ func TestBadInput(t *testing.T) {
 		}
 	})
 
-	t.Run("role", func(t *testing.T) {
-		p.t = t
+	p.run(t, "role", func(t *testing.T) {
 		c := p.customer()
 		r := p.register(k.project)
 		path := group + "/cloudProviderAccess/" + r.RoleID
@@ -123,8 +118,7 @@ func TestBadInput(t *testing.T) {
 		p.unchanged(encryption, "CLOUD_PROVIDER_ACCESS_ROLE_NOT_AUTHORIZED", "PATCH", encryption, kmsConfig(r.RoleID, k.keyARN))
 	})
 
-	t.Run("clusters", func(t *testing.T) {
-		p.t = t
+	p.run(t, "clusters", func(t *testing.T) {
 		clusters := group + "/clusters"
 		bare := p.createProject("Bare")
 		for _, size := range []string{"M0", "M2", "M5", "FLEX"} {
@@ -148,8 +142,7 @@ func TestBadInput(t *testing.T) {
 		p.unchanged(clusters, "", "POST", clusters, even)
 	})
 
-	t.Run("credentials", func(t *testing.T) {
-		p.t = t
+	p.run(t, "credentials", func(t *testing.T) {
 		good := p.api
 		defer func() { p.api = good }()
 		resp, err := http.Get(p.boot.BaseURL + group)
@@ -167,8 +160,7 @@ func TestBadInput(t *testing.T) {
 		}
 	})
 
-	t.Run("malformed JSON", func(t *testing.T) {
-		p.t = t
+	p.run(t, "malformed JSON", func(t *testing.T) {
 		before := p.get(encryption)
 		err := p.api.Do(t.Context(), "PATCH", encryption, json.RawMessage(`{"awsKms": {"enabled": tru`), nil)
 		var marshal *json.MarshalerError
@@ -180,7 +172,7 @@ func TestBadInput(t *testing.T) {
 		}
 	})
 
-	t.Run("KMIP without and with a stranger's certificate", func(t *testing.T) {
+	p.run(t, "KMIP without and with a stranger's certificate", func(t *testing.T) {
 		conn, err := tls.Dial("tcp", p.boot.KMIP.Address, &tls.Config{InsecureSkipVerify: true})
 		if err == nil {
 			defer func() { _ = conn.Close() }()

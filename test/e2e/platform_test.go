@@ -73,6 +73,18 @@ func newPlatform(t *testing.T, extra ...string) *platform {
 	return p
 }
 
+// run runs a subtest; while it does, the platform's failures are the subtest's.
+func (p *platform) run(t *testing.T, name string, fn func(*testing.T)) bool {
+	outer := p.t
+	defer func() { p.t = outer }()
+	return t.Run(name, func(t *testing.T) {
+		before := p.t
+		p.t = t
+		defer func() { p.t = before }()
+		fn(t)
+	})
+}
+
 // start runs `keywright up` and waits for its bootstrap file.
 func (p *platform) start() {
 	p.t.Helper()

@@ -54,14 +54,10 @@ func TestStory(t *testing.T) {
 		{"11 refusals while in use", s.refusals},
 		{"11 delete", s.deleteAll},
 	} {
-		if !t.Run(step.name, func(t *testing.T) {
-			p.t = t // failures belong to the step
-			step.run(t)
-		}) {
+		if !p.run(t, step.name, step.run) {
 			break
 		}
 	}
-	p.t = t
 }
 
 type story struct {

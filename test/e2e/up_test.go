@@ -29,7 +29,7 @@ func TestUp(t *testing.T) {
 			t.Errorf("up does not print %q:\n%s", text, p.out)
 		}
 	}
-	t.Run("samples", func(t *testing.T) {
+	p.run(t, "samples", func(t *testing.T) {
 		sample, err := dial(t, p.boot.Sample.ConnectionString)
 		if err != nil {
 			t.Fatal(err)
@@ -45,7 +45,7 @@ func TestUp(t *testing.T) {
 			t.Errorf("the cluster Existing has %d documents, %v", n, err)
 		}
 	})
-	t.Run("mongosh", func(t *testing.T) {
+	p.run(t, "mongosh", func(t *testing.T) {
 		out := mongosh(t, p.boot.Sample.ConnectionString, `
 			const c = db.getSiblingDB("shell").things;
 			c.createIndex({n: 1});
@@ -57,14 +57,14 @@ func TestUp(t *testing.T) {
 			t.Errorf("mongosh: %s", out)
 		}
 	})
-	t.Run("aws command line", func(t *testing.T) { awsWalks(t, p) })
-	t.Run("a second up on the same directory is refused", func(t *testing.T) {
+	p.run(t, "aws command line", func(t *testing.T) { awsWalks(t, p) })
+	p.run(t, "a second up on the same directory is refused", func(t *testing.T) {
 		out, err := exec.Command(binary, append([]string{"up", "--data-dir", p.dir}, p.args...)...).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), "in use") {
 			t.Errorf("%v: %s", err, out)
 		}
 	})
-	t.Run("Ctrl-C and second start", func(t *testing.T) {
+	p.run(t, "Ctrl-C and second start", func(t *testing.T) {
 		before := p.boot
 		p.stop()
 		if left := p.processes(); len(left) > 0 {
@@ -92,7 +92,7 @@ func TestUp(t *testing.T) {
 			return err
 		})
 	})
-	t.Run("kill -9 of each process", func(t *testing.T) {
+	p.run(t, "kill -9 of each process", func(t *testing.T) {
 		for _, sub := range []string{"awslocal", "server", "agent", "mongod"} {
 			p.killNamed(sub)
 			p.eventually("everything is back after kill -9 of "+sub, time.Minute, func() error {
@@ -107,7 +107,7 @@ func TestUp(t *testing.T) {
 			})
 		}
 	})
-	t.Run("kill -9 of up alone", func(t *testing.T) {
+	p.run(t, "kill -9 of up alone", func(t *testing.T) {
 		p.kill()
 		p.start()
 		p.eventually("the sample is back", time.Minute, func() error {

@@ -109,7 +109,7 @@ func TestRefusalsChangeNothing(t *testing.T) {
 			e.w.AWS.Deny(e.target.RoleARN, true, kms.OpEncrypt)
 			e.w.T.Cleanup(func() { e.w.AWS.Deny(e.target.RoleARN, false, kms.OpEncrypt) })
 			return newKey(e, func(string) {})
-		}, "NO_PERMISSION_TO_ENCRYPT_DECRYPT", []string{"lacks kms:Encrypt", `"Action":["kms:Encrypt"]`, `"Effect":"Allow"`}},
+		}, "NO_PERMISSION_TO_ENCRYPT_DECRYPT", []string{"lacks kms:Encrypt", `"Action":["kms:DescribeKey","kms:Encrypt","kms:Decrypt"]`, `"Effect":"Allow"`}},
 		"trust withdrawn": {func(e env) cmk.Patch {
 			e.w.AWS.Deny(e.target.RoleARN, true, kms.OpAssumeRole)
 			return newKey(e, func(string) {})

@@ -70,15 +70,20 @@ func denied(c store.KeyConfig, role store.AccessRole, r kms.Result, f *kms.Failu
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "The role %s may not use the key %s: it lacks %s.", role.ARN, key, list(missing))
-	fmt.Fprintf(&b, " Add this statement to the role's policy: %s.", statement(missing, key, ""))
+	// The statement allows all three actions: one that was not reached (no ciphertext
+	// to decrypt while Encrypt is refused) may be missing as well.
+	fmt.Fprintf(&b, " Add this statement to the role's policy: %s.", statement(needed(), key, ""))
 	roleARN, errR := keys.ParseARN(role.ARN)
 	keyARN, errK := keys.ParseARN(key)
 	if errR == nil && errK == nil && roleARN.Account != keyARN.Account {
-		fmt.Fprintf(&b, " The key is in another account (%s), so its key policy needs this statement too: %s.", keyARN.Account, statement(missing, "*", role.ARN))
+		fmt.Fprintf(&b, " The key is in another account (%s), so its key policy needs this statement too: %s.", keyARN.Account, statement(needed(), "*", role.ARN))
 	}
 	fmt.Fprintf(&b, " (%s) %s", f.Detail(), f.Remedy)
 	return apierr.BadRequest("NO_PERMISSION_TO_ENCRYPT_DECRYPT", "%s", b.String()).With(missing...).Because(f)
 }
+
+// needed are the permissions that the customer's role must have, and no others.
+func needed() []string { return []string{"kms:DescribeKey", "kms:Encrypt", "kms:Decrypt"} }
 
 func statement(actions []string, resource, principal string) string {
 	type policy struct {
