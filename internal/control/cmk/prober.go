@@ -80,6 +80,9 @@ func (p *prober) run(ctx context.Context, generation uint64) kms.Result {
 		role, err = tx.Role(p.project, c.Role)
 		return err
 	})
+	if errors.Is(err, errMoved) {
+		return kms.Result{} // no run was made: no evidence of either kind
+	}
 	if err != nil {
 		// Nothing was asked, so nothing is said about the key.
 		return kms.Failed(errors.Join(errors.New("read configuration"), err), begun, time.Now())
