@@ -20,7 +20,6 @@ import (
 	"github.com/keywright/keywright/internal/audit"
 	"github.com/keywright/keywright/internal/control/cluster"
 	"github.com/keywright/keywright/internal/control/cmk"
-	"github.com/keywright/keywright/internal/control/controltest"
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/custody"
 	"github.com/keywright/keywright/internal/keys"
@@ -28,6 +27,7 @@ import (
 	"github.com/keywright/keywright/internal/pki"
 	"github.com/keywright/keywright/internal/server"
 	"github.com/keywright/keywright/internal/store"
+	"github.com/keywright/keywright/internal/testkit/controltest"
 )
 
 // plane is a running control plane.

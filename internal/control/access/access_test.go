@@ -9,10 +9,10 @@ import (
 
 	"github.com/keywright/keywright/internal/apierr"
 	"github.com/keywright/keywright/internal/control/access"
-	"github.com/keywright/keywright/internal/control/controltest"
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kms"
+	"github.com/keywright/keywright/internal/testkit/controltest"
 )
 
 var uuid = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)

@@ -10,13 +10,13 @@ import (
 	"github.com/keywright/keywright/internal/apierr"
 	"github.com/keywright/keywright/internal/control/cluster"
 	"github.com/keywright/keywright/internal/control/cmk"
-	"github.com/keywright/keywright/internal/control/controltest"
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/custody"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kms"
 	"github.com/keywright/keywright/internal/secret"
 	"github.com/keywright/keywright/internal/store"
+	"github.com/keywright/keywright/internal/testkit/controltest"
 )
 
 func ptr[T any](v T) *T { return &v }

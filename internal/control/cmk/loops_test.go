@@ -8,11 +8,11 @@ import (
 
 	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/apierr"
-	"github.com/keywright/keywright/internal/control/controltest"
 	"github.com/keywright/keywright/internal/custody"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kms"
 	"github.com/keywright/keywright/internal/store"
+	"github.com/keywright/keywright/internal/testkit/controltest"
 )
 
 // runs counts the validation runs of the control plane.
