@@ -75,7 +75,59 @@ func (p *platform) furnish(ctx context.Context) (Bootstrap, error) {
 			return b, fmt.Errorf("make the samples: %w", err)
 		}
 	}
-	return b, p.describeSamples(ctx, st, &b)
+	if err := p.describeSamples(ctx, st, &b); err != nil {
+		return b, err
+	}
+	return b, p.settle(ctx, b)
+}
+
+// settle waits until the samples that are still there can be used again, or
+// until it is certain that they cannot: a key that the customer has taken away
+// must not keep `keywright up` from starting.
+func (p *platform) settle(ctx context.Context, b Bootstrap) error {
+	var wait errgroup.Group
+	if s := b.Sample; s != nil {
+		wait.Go(func() error { return p.settleCluster(ctx, s.ProjectID, s.ClusterName) })
+	}
+	if e := b.Enable; e != nil {
+		wait.Go(func() error { return p.settleCluster(ctx, e.ProjectID, e.ClusterName) })
+	}
+	return wait.Wait()
+}
+
+func (p *platform) settleCluster(ctx context.Context, project, name string) error {
+	limit, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	t := time.NewTicker(100 * time.Millisecond)
+	defer t.Stop()
+	for {
+		v, err := p.cluster(ctx, project, name)
+		if err == nil && v.Paused {
+			return nil
+		}
+		if err == nil && v.Strings.Standard != "" && p.use(limit, v.Strings.Standard, nil) == nil {
+			return nil
+		}
+		var key struct {
+			Verdict string `json:"verdict"`
+		}
+		if err := p.api.Do(ctx, http.MethodGet, "/api/keywright/v1/groups/"+project+"/encryptionAtRest", nil, &key); err != nil {
+			return fmt.Errorf("look at the key of project %s: %w", project, err)
+		}
+		if v.Own.Stopped != "" || key.Verdict == "INVALID" {
+			p.say("cluster %s is stopped: the customer key of its project is not usable (%s)", name, key.Verdict)
+			return nil
+		}
+		select {
+		case <-t.C:
+		case <-limit.Done():
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			p.say("cluster %s does not answer yet (it is %s, its project's key is %s); going on without it", name, v.State, key.Verdict)
+			return nil
+		}
+	}
 }
 
 // makeSamples makes what is missing, step by step.
@@ -215,9 +267,13 @@ func (p *platform) ensureUser(ctx context.Context, project string) error {
 // clusterView is what the samples need of a cluster's description.
 type clusterView struct {
 	State   string `json:"stateName"`
+	Paused  bool   `json:"paused"`
 	Strings struct {
 		Standard string `json:"standard"`
 	} `json:"connectionStrings"`
+	Own struct {
+		Stopped string `json:"stopped"`
+	} `json:"keywright"`
 }
 
 func (p *platform) cluster(ctx context.Context, project, name string) (clusterView, error) {

@@ -21,6 +21,8 @@ const (
 	// readyLimit bounds the start of one process, sampleLimit that of the samples.
 	readyLimit  = time.Minute
 	sampleLimit = 2 * time.Minute
+	// settleLimit bounds the wait for samples of an earlier start.
+	settleLimit = 45 * time.Second
 )
 
 // platform is what runs, or will.
