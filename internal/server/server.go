@@ -150,6 +150,7 @@ func (p *plane) run(ctx context.Context) error {
 	}
 	start("custody", p.services.CMK.Run)
 	start("clusters", p.services.Cluster.Run)
+	start("roles", func(ctx context.Context) error { return p.services.Access.Run(ctx, p.cfg.Log) })
 	start("link certificate", p.keeper.Run)
 	start("platform identity", p.learnIdentity)
 	linkTLS, err := pki.ServerTLS(p.keeper, pki.KindLink, p.cas.pem(pki.KindLink), true)

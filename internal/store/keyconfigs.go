@@ -25,6 +25,11 @@ func (t *Tx) Roles(p keys.ProjectID) ([]AccessRole, error) {
 	return docs[AccessRole](t, `SELECT doc FROM access_roles WHERE project_id = ? ORDER BY id`, string(p))
 }
 
+// AllRoles lists the registrations of all projects, oldest first.
+func (t *Tx) AllRoles() ([]AccessRole, error) {
+	return docs[AccessRole](t, `SELECT doc FROM access_roles ORDER BY id`)
+}
+
 // DeleteRole removes a registration: ErrNotFound, or ErrReferenced while the
 // project's key configuration uses it.
 func (t *Tx) DeleteRole(p keys.ProjectID, id keys.RoleID) error {

@@ -99,7 +99,11 @@ type AccessRole struct {
 	Created     time.Time `json:"created"`
 	// Authorized is zero until the role was proven.
 	Authorized time.Time `json:"authorized,omitzero"`
-	ARN        string    `json:"arn,omitempty"`
+	// Proven is when the trust policy was last tried, Doubt the code of the refusal
+	// that this gave; empty if all was well.
+	Proven time.Time `json:"proven,omitzero"`
+	Doubt  string    `json:"doubt,omitempty"`
+	ARN    string    `json:"arn,omitempty"`
 }
 
 // KeyConfig is a project's customer key management.

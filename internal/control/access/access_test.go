@@ -1,11 +1,15 @@
 package access_test
 
 import (
+	"context"
+	"log/slog"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/keywright/keywright/internal/apierr"
 	"github.com/keywright/keywright/internal/control/access"
@@ -124,4 +128,52 @@ func TestARoleInUseStays(t *testing.T) {
 	if err := w.Access.Deauthorize(t.Context(), reader, p.ID, v.Role); apierr.Code(err) != "USER_UNAUTHORIZED" {
 		t.Error(err)
 	}
+}
+
+// Rule 5.2: a role that becomes assumable by anybody is found within a day, and
+// nothing is stopped by that.
+func TestRolesAreProvenAgainEveryDay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := controltest.New(t)
+		p := w.Project("p")
+		v, target := w.Enable(p.ID)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- w.Access.Run(ctx, slog.New(slog.DiscardHandler)) }()
+		doubt := func() string {
+			synctest.Wait()
+			r, err := w.Access.Get(t.Context(), w.Owner, p.ID, v.Role)
+			w.Must(err)
+			return r.Doubt
+		}
+		w.AWS.TrustAnyone(target.RoleARN, true)
+		time.Sleep(23 * time.Hour)
+		if d := doubt(); d != "" {
+			t.Errorf("proven before its day: %s", d)
+		}
+		w.AWS.Down(kms.Timeout)
+		time.Sleep(2 * time.Hour)
+		if d := doubt(); d != "" {
+			t.Errorf("silence of AWS is no doubt: %s", d)
+		}
+		w.AWS.Down("")
+		time.Sleep(time.Hour)
+		if d := doubt(); d != "ROLE_ASSUMABLE_WITHOUT_EXTERNAL_ID" {
+			t.Errorf("after a day: %q", d)
+		}
+		w.AWS.TrustAnyone(target.RoleARN, false)
+		time.Sleep(25 * time.Hour)
+		if d := doubt(); d != "" {
+			t.Errorf("after the correction: %q", d)
+		}
+		got := w.Events(p.ID)
+		for _, want := range []string{"CLOUD_PROVIDER_ACCESS_AWS_IAM_ROLE_IN_DOUBT", "CLOUD_PROVIDER_ACCESS_AWS_IAM_ROLE_PROVEN"} {
+			if n := len(slices.DeleteFunc(slices.Clone(got), func(s string) bool { return s != want })); n != 1 {
+				t.Errorf("%d events %s", n, want)
+			}
+		}
+		cancel()
+		w.Must(<-done)
+		w.Close()
+	})
 }

@@ -49,7 +49,7 @@ func (s *Service) Authorize(ctx context.Context, p tenant.Principal, project key
 		if err := tx.Append(e); err != nil || refusal != nil {
 			return err
 		}
-		out.ARN, out.Authorized = roleARN, tx.Now()
+		out.ARN, out.Authorized, out.Proven, out.Doubt = roleARN, tx.Now(), tx.Now(), ""
 		return tx.PutRole(out.AccessRole)
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -192,30 +193,45 @@ func (s *Service) buried(tx *store.Tx, h store.Host, id keys.NodeID) (keys.Clust
 // escrow keys of its own nodes only. Codes: NODE_NOT_FOUND, INVALID_WRAP,
 // WRAP_IS_OLDER, WRAP_IS_FOREIGN.
 func (s *Service) Escrow(ctx context.Context, host keys.HostID, wraps []agentlink.EscrowedWrap) error {
-	return s.st.Tx(ctx, func(tx *store.Tx) error {
-		for _, w := range wraps {
-			n, err := nodeOf(tx, host, w.Node)
+	err := s.st.Tx(ctx, func(tx *store.Tx) error { return s.escrow(tx, host, wraps) })
+	if refusal, ok := apierr.As(err); ok && refusal.Status == http.StatusConflict {
+		// Such a host was rolled back, or lies: a person has to look.
+		if e := s.st.Tx(ctx, func(tx *store.Tx) error {
+			h, err := tx.Host(host)
 			if err != nil {
 				return err
 			}
-			if n.Project != w.Project || n.Cluster != w.Cluster || !w.Key.Valid() || len(w.Wrapped) == 0 || len(w.Wrapped) > maxWrapped || w.Generation == 0 || w.Purpose == "" || w.State == "" {
-				return apierr.BadRequest("INVALID_WRAP", "The wrap of key %q does not fit the node, or is malformed.", clip(string(w.Key)))
-			}
-			err = tx.PutEscrow(store.EscrowedWrap{
-				Key: w.Key, Generation: w.Generation, Revision: w.Revision, Node: w.Node, Host: host, Project: w.Project, Cluster: w.Cluster,
-				State: w.State, Purpose: w.Purpose, Wrapped: w.Wrapped, Created: w.Created,
-			})
-			switch {
-			case errors.Is(err, store.ErrOlder):
-				return apierr.Conflict("WRAP_IS_OLDER", "A newer wrap of key %s is in escrow: this host was rolled back.", w.Key).Because(err)
-			case errors.Is(err, store.ErrForeign):
-				return apierr.Conflict("WRAP_IS_FOREIGN", "Key %s belongs to another node.", w.Key).Because(err)
-			case err != nil:
-				return err
-			}
+			return s.alarm(tx, h, "HOST_ESCROW_REFUSED", "Wraps of host "+h.Hostname+" were refused: "+refusal.Detail)
+		}); e != nil {
+			return errors.Join(err, e)
 		}
-		return nil
-	})
+	}
+	return err
+}
+
+func (s *Service) escrow(tx *store.Tx, host keys.HostID, wraps []agentlink.EscrowedWrap) error {
+	for _, w := range wraps {
+		n, err := nodeOf(tx, host, w.Node)
+		if err != nil {
+			return err
+		}
+		if n.Project != w.Project || n.Cluster != w.Cluster || !w.Key.Valid() || len(w.Wrapped) == 0 || len(w.Wrapped) > maxWrapped || w.Generation == 0 || w.Purpose == "" || w.State == "" {
+			return apierr.BadRequest("INVALID_WRAP", "The wrap of key %q does not fit the node, or is malformed.", clip(string(w.Key)))
+		}
+		err = tx.PutEscrow(store.EscrowedWrap{
+			Key: w.Key, Generation: w.Generation, Revision: w.Revision, Node: w.Node, Host: host, Project: w.Project, Cluster: w.Cluster,
+			State: w.State, Purpose: w.Purpose, Wrapped: w.Wrapped, Created: w.Created,
+		})
+		switch {
+		case errors.Is(err, store.ErrOlder):
+			return apierr.Conflict("WRAP_IS_OLDER", "A newer wrap of key %s is in escrow: this host was rolled back.", w.Key).Because(err)
+		case errors.Is(err, store.ErrForeign):
+			return apierr.Conflict("WRAP_IS_FOREIGN", "Key %s belongs to another node.", w.Key).Because(err)
+		case err != nil:
+			return err
+		}
+	}
+	return nil
 }
 
 // Wraps lists what is in escrow for a host.

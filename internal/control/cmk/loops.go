@@ -15,8 +15,12 @@ import (
 	"github.com/keywright/keywright/internal/store"
 )
 
-// tick is how often reports are looked at for silence when nothing else happens.
-const tick = time.Second
+// tick is how often reports are looked at for silence when nothing else happens, and
+// gather is how long changes of the store are gathered before they are looked at.
+const (
+	tick   = time.Second
+	gather = 50 * time.Millisecond
+)
 
 // runner is the control plane's custody loop of one project.
 type runner struct {
@@ -51,6 +55,10 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
+			select {
+			case <-ctx.Done():
+			case <-time.After(gather):
+			}
 		case <-t.C:
 		}
 	}

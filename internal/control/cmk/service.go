@@ -94,19 +94,24 @@ type Validator struct {
 // counts too if it is younger than min(5 s, interval) or still under way.
 // GROUP_NOT_FOUND.
 func (s *Service) Get(ctx context.Context, p tenant.Principal, project keys.ProjectID) (View, error) {
-	v, err := s.Peek(ctx, p, project)
-	if err != nil || !v.Enabled {
-		return v, err
-	}
-	r, fresh := s.prober(project).recent(ctx, v.Generation, min(5*time.Second, s.policy.Interval))
-	if fresh {
-		if err := s.react(ctx, project, v, r); err != nil {
-			return View{}, err
+	for {
+		v, err := s.Peek(ctx, p, project)
+		if err != nil || !v.Enabled {
+			return v, err
 		}
+		r, fresh := s.prober(project).recent(ctx, v.Generation, min(5*time.Second, s.policy.Interval))
+		if fresh {
+			if err := s.react(ctx, project, v, r); err != nil {
+				return View{}, err
+			}
+		}
+		after, err := s.Peek(ctx, p, project)
+		if err == nil && after.Generation != v.Generation && ctx.Err() == nil {
+			continue // the run was about a configuration that has moved on
+		}
+		after.Valid = after.Enabled && r.Outcome == kms.OK
+		return after, err
 	}
-	after, err := s.Peek(ctx, p, project)
-	after.Valid = after.Enabled && r.Outcome == kms.OK
-	return after, err
 }
 
 // Peek gives a project's key management as it is recorded, without a run. Valid is
