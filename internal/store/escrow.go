@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/keywright/keywright/internal/keys"
 )
@@ -46,6 +47,36 @@ func (t *Tx) PutEscrow(w EscrowedWrap) error {
 	return err
 }
 
+// MarkDestroyed records that a host has destroyed a key on an order. With erase the
+// ciphertext goes too; without, it stays until the node's tombstone is carried out. A
+// key that is not in escrow is no error; another host's is (ErrForeign).
+func (t *Tx) MarkDestroyed(h keys.HostID, key keys.KeyID, revision uint64, erase bool) error {
+	all, err := docs[EscrowedWrap](t, `SELECT doc FROM escrow WHERE key_id = ?`, string(key))
+	if err != nil {
+		return err
+	}
+	for _, w := range all {
+		if w.Host != h {
+			return fmt.Errorf("destroy %s: %w", key, ErrForeign)
+		}
+		if w.State == keys.StateDestroyed && (len(w.Wrapped) == 0 || !erase) {
+			continue
+		}
+		w.State, w.Revision = keys.StateDestroyed, max(w.Revision, revision)
+		if erase {
+			w.Wrapped = nil
+		}
+		d, err := encode(w)
+		if err != nil {
+			return err
+		}
+		if err := t.must(`UPDATE escrow SET doc = ? WHERE key_id = ? AND generation = ?`, d, string(key), int64(w.Generation)); err != nil { //nolint:gosec // counts changes
+			return err
+		}
+	}
+	return nil
+}
+
 // EscrowOfHost lists the wraps of a host, oldest first.
 func (t *Tx) EscrowOfHost(h keys.HostID) ([]EscrowedWrap, error) {
 	return docs[EscrowedWrap](t, `SELECT doc FROM escrow WHERE host_id = ? ORDER BY created, key_id, generation`, string(h))
@@ -63,7 +94,9 @@ func (t *Tx) DestroyEscrow(n keys.NodeID) (int, error) {
 	return int(rows), err
 }
 
-// EscrowOfProject lists the wraps of a project's nodes, oldest first.
+// EscrowOfProject lists the wraps of a project's nodes that were not destroyed, oldest
+// first.
 func (t *Tx) EscrowOfProject(p keys.ProjectID) ([]EscrowedWrap, error) {
-	return docs[EscrowedWrap](t, `SELECT e.doc FROM escrow e JOIN nodes n ON n.id = e.node_id WHERE n.project_id = ? ORDER BY e.created, e.key_id`, string(p))
+	all, err := docs[EscrowedWrap](t, `SELECT e.doc FROM escrow e JOIN nodes n ON n.id = e.node_id WHERE n.project_id = ? ORDER BY e.created, e.key_id`, string(p))
+	return slices.DeleteFunc(all, func(w EscrowedWrap) bool { return w.State == keys.StateDestroyed }), err
 }

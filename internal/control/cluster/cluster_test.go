@@ -155,10 +155,15 @@ func TestAClusterLivesThroughRestarts(t *testing.T) {
 	if want := "mongodb://127.0.0.1:27100/?ssl=true&authSource=admin&replicaSet=" + ready.ReplicaSet; ready.ConnectionString != want {
 		t.Errorf("connection string %q, want %q", ready.ConnectionString, want)
 	}
+	// A host that has the generation but not the encryption has not done it.
+	lagging := a.Status()
 	// Encryption on: the node is rewritten, the project cannot switch its key off.
 	_, err = w.Cluster.Update(t.Context(), w.Owner, p.ID, "Cluster0", cluster.Patch{EncryptionProvider: ptr("AWS")})
 	w.Must(err)
 	expect("conversion wanted", cluster.Updating, "AWS", true)
+	lagging.Nodes[0].Generation += 5
+	w.Must(w.Cluster.Status(t.Context(), a.Host, lagging))
+	expect("not encrypted yet", cluster.Updating, "AWS", true)
 	a.Stuck = agentlink.PhaseRewriting
 	step(t, w, a)
 	expect("rewriting", cluster.Updating, "AWS", true)
@@ -351,6 +356,27 @@ func TestAHostEscrowsItsOwnKeysOnly(t *testing.T) {
 	if err != nil || len(wraps) != 1 || string(wraps[0].Wrapped) != "wrapped" {
 		t.Fatalf("%+v %v", wraps, err)
 	}
+	// What a host says it has destroyed stays in escrow while the node uses it.
+	gone := func(from keys.HostID) string {
+		return try(from, func(x *agentlink.EscrowedWrap) { x.State, x.Revision, x.Wrapped = keys.StateDestroyed, 2, nil })
+	}
+	if got := gone(other); got != "WRAP_IS_FOREIGN" {
+		t.Errorf("another host destroys: %q", got)
+	}
+	if got := gone(host); got != "" {
+		t.Error(got)
+	}
+	if wraps, _ := w.Cluster.Wraps(t.Context(), host); len(wraps) != 1 || string(wraps[0].Wrapped) != "wrapped" || wraps[0].State != keys.StateDestroyed {
+		t.Errorf("after an unordered destruction: %+v", wraps)
+	}
+	_, err = w.Cluster.Update(t.Context(), w.Owner, p.ID, "c", cluster.Patch{EncryptionProvider: ptr("NONE")})
+	w.Must(err)
+	if got := gone(host); got != "" {
+		t.Error(got)
+	}
+	if wraps, _ := w.Cluster.Wraps(t.Context(), host); len(wraps) != 1 || len(wraps[0].Wrapped) != 0 {
+		t.Errorf("after a rewrite without encryption: %+v", wraps)
+	}
 	// Nobody but a carried-out tombstone removes a wrap.
 	st := a.Status()
 	st.Buried = []keys.NodeID{c.Nodes[0].ID}
@@ -365,6 +391,9 @@ func TestAHostEscrowsItsOwnKeysOnly(t *testing.T) {
 	step(t, w, a)
 	if wraps, _ := w.Cluster.Wraps(t.Context(), host); len(wraps) != 0 {
 		t.Error("the wrap is still there")
+	}
+	if got := gone(host); got != "" {
+		t.Errorf("a destruction that is told late: %q", got)
 	}
 	w.Verify()
 }

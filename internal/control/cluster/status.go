@@ -211,6 +211,12 @@ func (s *Service) Escrow(ctx context.Context, host keys.HostID, wraps []agentlin
 
 func (s *Service) escrow(tx *store.Tx, host keys.HostID, wraps []agentlink.EscrowedWrap) error {
 	for _, w := range wraps {
+		if w.State == keys.StateDestroyed {
+			if err := s.destroyed(tx, host, w); err != nil {
+				return err
+			}
+			continue
+		}
 		n, err := nodeOf(tx, host, w.Node)
 		if err != nil {
 			return err
@@ -232,6 +238,28 @@ func (s *Service) escrow(tx *store.Tx, host keys.HostID, wraps []agentlink.Escro
 		}
 	}
 	return nil
+}
+
+// destroyed takes in that a host has destroyed a key: on a tombstone, or because the
+// node was rewritten. The escrowed ciphertext goes only if what we ordered explains
+// that; the key that the node uses stays in escrow whatever its host says.
+func (s *Service) destroyed(tx *store.Tx, host keys.HostID, w agentlink.EscrowedWrap) error {
+	ordered := true
+	n, err := tx.Node(w.Node)
+	if err == nil && !n.Buried && n.Encrypted {
+		st, err := tx.NodeStatus(n.ID)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		ordered = st.MasterKey != "" && st.MasterKey != w.Key && st.Generation >= n.Generation
+	} else if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	err = tx.MarkDestroyed(host, w.Key, w.Revision, ordered)
+	if errors.Is(err, store.ErrForeign) {
+		return apierr.Conflict("WRAP_IS_FOREIGN", "Key %s belongs to another node.", w.Key).Because(err)
+	}
+	return err
 }
 
 // Wraps lists what is in escrow for a host.

@@ -338,3 +338,33 @@ func settings(provider string) store.ClusterSettings {
 }
 
 var _ kms.Provider = (*controltest.AWS)(nil)
+
+// Rule 24: where data is encrypted, another way to the key must open the stored
+// probe, also while the key cannot be used through the present one.
+func TestAnotherWayToTheKeyMustOpenTheStoredProbe(t *testing.T) {
+	w := controltest.New(t)
+	p := w.Project("p")
+	v, target := w.Enable(p.ID)
+	second, err := w.Access.Register(t.Context(), w.Owner, p.ID)
+	w.Must(err)
+	const other = "arn:aws:iam::222222222222:role/other"
+	w.AWS.TrustAs(other, target, second.ExternalID)
+	_, err = w.Access.Authorize(t.Context(), w.Owner, p.ID, second.ID, other)
+	w.Must(err)
+	damage := func(change func(*store.KeyConfig)) {
+		w.Must(w.Store.Tx(t.Context(), func(tx *store.Tx) error {
+			c := v.KeyConfig
+			change(&c)
+			return tx.PutKeyConfig(c)
+		}))
+	}
+	patch := cmk.Patch{AWS: &cmk.AWSPatch{RoleID: ptr(string(second.ID))}}
+	damage(func(c *store.KeyConfig) { c.Probe = make([]byte, 60) })
+	if _, err := w.CMK.Update(t.Context(), w.Owner, p.ID, patch); apierr.Code(err) != "ENCRYPTION_AT_REST_SETTINGS_INVALID" {
+		t.Errorf("a key that does not open the probe: %v", err)
+	}
+	damage(func(*store.KeyConfig) {})
+	if got, err := w.CMK.Update(t.Context(), w.Owner, p.ID, patch); err != nil || got.Role != second.ID || !got.Valid {
+		t.Errorf("%+v %v", got, err)
+	}
+}

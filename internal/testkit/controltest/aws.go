@@ -2,6 +2,7 @@ package controltest
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/keywright/keywright/internal/keys"
@@ -15,6 +16,7 @@ type AWS struct {
 	*kmstest.Cloud
 	mu    sync.Mutex
 	trust map[string]trust
+	tried []string
 }
 
 type trust struct {
@@ -60,8 +62,22 @@ func (a *AWS) target(t kms.Target) kms.Target {
 
 // TryAssume implements kms.Provider.
 func (a *AWS) TryAssume(ctx context.Context, roleARN string, externalID *string, region string) error {
+	shown := "none"
+	if externalID != nil {
+		shown = *externalID
+	}
+	a.mu.Lock()
+	a.tried = append(a.tried, shown)
+	a.mu.Unlock()
 	role, ext := a.inner(roleARN, externalID)
 	return a.Cloud.TryAssume(ctx, role, ext, region)
+}
+
+// Tried gives the external ids that trust policies were tried with, "none" for none.
+func (a *AWS) Tried() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.tried)
 }
 
 // Assume implements kms.Provider.
