@@ -54,11 +54,11 @@ type Resource struct {
 type reach int
 
 const (
-	onCluster reach = iota
-	onOwnDB         // the role's database
-	onAnyDB         // every database but local and config
-	onEvery         // every database
-	onUserData      // the collections that hold users, in admin
+	onCluster  reach = iota
+	onOwnDB          // the role's database
+	onAnyDB          // every database but local and config
+	onEvery          // every database
+	onUserData       // the collections that hold users, in admin
 )
 
 type grant struct {
@@ -197,3 +197,37 @@ func isUserData(coll string) bool {
 // isKeyData tells whether a collection holds the server's own secrets, which no
 // role reaches.
 func isKeyData(on Resource) bool { return on.DB == adminDB && on.Collection == "system.keys" }
+
+// Privilege is what may be done to one resource: a database of empty name means
+// every one, a collection of empty name all that are not the server's own.
+type Privilege struct {
+	On      Resource
+	Actions []string
+}
+
+// Privileges lists what the roles allow, for showing.
+func Privileges(roles []Role) []Privilege {
+	var out []Privilege
+	for _, r := range roles {
+		list, adminOnly := grants(r.Role)
+		if adminOnly && r.DB != adminDB {
+			continue
+		}
+		for _, g := range list {
+			p := Privilege{}
+			switch g.reach {
+			case onCluster:
+				p.On.Cluster = true
+			case onOwnDB:
+				p.On.DB = r.DB
+			case onUserData:
+				p.On = Resource{DB: adminDB, Collection: "system.users"}
+			}
+			for _, a := range g.actions {
+				p.Actions = append(p.Actions, string(a))
+			}
+			out = append(out, p)
+		}
+	}
+	return out
+}
