@@ -134,4 +134,6 @@ type NodeStatus struct {
 	MasterKey  keys.KeyID  `json:"masterKey,omitempty"`
 	Since      time.Time   `json:"since"`
 	Users      uint64      `json:"users"`
+	// Told is the phase that an event last told of; a node that runs forgets it.
+	Told string `json:"told,omitempty"`
 }

@@ -463,3 +463,36 @@ func TestPausedAndProtectedClusters(t *testing.T) {
 		t.Errorf("resumed: %+v", v.State)
 	}
 }
+
+func TestANodeThatKeepsFailingIsToldOnce(t *testing.T) {
+	w := controltest.New(t)
+	p := w.Project("p")
+	a := controltest.NewAgent(w.Host("h"))
+	_, err := w.Cluster.Create(t.Context(), w.Owner, p.ID, "c", settings("NONE"))
+	w.Must(err)
+	count := func() (n int) {
+		for _, e := range w.Events(p.ID) {
+			if e == "CLUSTER_INSTANCE_FAILED" {
+				n++
+			}
+		}
+		return n
+	}
+	fail := func() {
+		for range 5 {
+			for _, a.Stuck = range []agentlink.Phase{agentlink.PhaseStarting, agentlink.PhaseFailed} {
+				step(t, w, a)
+			}
+		}
+	}
+	fail()
+	if n := count(); n != 1 {
+		t.Errorf("%d events for one failing node", n)
+	}
+	a.Stuck = ""
+	step(t, w, a)
+	fail()
+	if n := count(); n != 2 {
+		t.Errorf("%d events after it has run and failed again", n)
+	}
+}

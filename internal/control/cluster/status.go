@@ -118,20 +118,28 @@ func (s *Service) nodeStatus(tx *store.Tx, h store.Host, in agentlink.NodeStatus
 		Node: n.ID, Phase: string(in.Phase), Message: clip(in.Message), Port: in.Port, PID: in.PID, Encrypted: in.Encrypted,
 		Generation: in.Generation, Primary: in.Primary, MasterKey: in.MasterKey, Users: in.UsersRevision, Since: in.Since.UTC().Truncate(time.Microsecond),
 	}
+	// A node that keeps failing goes through the same phases again and again: one event
+	// tells of it, until it runs.
+	if now.Told = old.Told; in.Phase == agentlink.PhaseRunning {
+		now.Told = ""
+	}
 	if now == old {
 		return n.Cluster, nil
 	}
-	if err := tx.PutNodeStatus(now); err != nil {
-		return "", err
+	if !n.Buried && now.Phase != old.Phase && now.Phase != now.Told {
+		told, err := s.phaseEvent(tx, h, n, now)
+		if err != nil {
+			return "", err
+		}
+		if told {
+			now.Told = now.Phase
+		}
 	}
-	if n.Buried || old.Phase == now.Phase {
-		return n.Cluster, nil
-	}
-	return n.Cluster, s.phaseEvent(tx, h, n, now)
+	return n.Cluster, tx.PutNodeStatus(now)
 }
 
-// phaseEvent records the phases that people want to know of.
-func (s *Service) phaseEvent(tx *store.Tx, h store.Host, n store.Node, now store.NodeStatus) error {
+// phaseEvent records the phases that people want to know of; told is false for others.
+func (s *Service) phaseEvent(tx *store.Tx, h store.Host, n store.Node, now store.NodeStatus) (told bool, err error) {
 	kind, text := "", ""
 	switch agentlink.Phase(now.Phase) {
 	case agentlink.PhaseRewriting:
@@ -141,15 +149,15 @@ func (s *Service) phaseEvent(tx *store.Tx, h store.Host, n store.Node, now store
 	case agentlink.PhaseWaitingForKey:
 		kind, text = "CLUSTER_INSTANCE_WAITING_FOR_KEY", "A node of cluster %s waits for its key."
 	default:
-		return nil
+		return false, nil
 	}
 	c, err := tx.Cluster(n.Cluster)
 	if err != nil {
-		return err
+		return false, err
 	}
 	pr, err := tx.Project(n.Project)
 	if err != nil {
-		return err
+		return false, err
 	}
 	e := clusterEvent(tenant.System(), kind, pr, c, text, c.Name)
 	if now.Message != "" {
@@ -157,7 +165,7 @@ func (s *Service) phaseEvent(tx *store.Tx, h store.Host, n store.Node, now store
 	}
 	e.Node, e.Host, e.Actor = string(n.ID), string(h.ID), "host:"+string(h.ID)
 	e.Data["phase"] = now.Phase
-	return tx.Append(e)
+	return true, tx.Append(e)
 }
 
 // buried removes a node whose tombstone was carried out, with its wraps.
