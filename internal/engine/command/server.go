@@ -64,7 +64,6 @@ type Server struct {
 	cursors  *cursors
 	process  bson.ObjectID // identifies this run in topology versions
 	started  time.Time
-	sessions *sessionLocks
 	counters counters
 
 	// userChanges makes changes of users one after another, so that the first
@@ -91,7 +90,7 @@ func NewServer(cfg Config) *Server {
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, commands: map[string]*command{}, process: bson.NewObjectID(), started: time.Now(),
-		sessions: newSessionLocks(), closing: make(chan struct{}),
+		closing: make(chan struct{}),
 	}
 	for _, c := range commandTable() {
 		s.commands[c.name] = &c

@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 	"crypto/sha256"
-	"sync"
 
 	"github.com/keywright/keywright/internal/engine/auth"
 	"github.com/keywright/keywright/internal/engine/mongoerr"
@@ -68,46 +67,4 @@ func (r *request) logicalSession(user *auth.User) []byte {
 	}
 	sum := sha256.Sum256([]byte(user.Name + "@" + user.DB))
 	return append(out, sum[:]...)
-}
-
-// sessionLocks makes the retryable writes of one session run one after another:
-// the driver may send a write again while its first sending is still being
-// carried out.
-type sessionLocks struct {
-	mu   sync.Mutex
-	held map[string]*sessionLock
-}
-
-type sessionLock struct {
-	turn chan struct{}
-	refs int
-}
-
-func newSessionLocks() *sessionLocks { return &sessionLocks{held: map[string]*sessionLock{}} }
-
-// lock waits for the session's turn; unlock must be called if err is nil.
-func (l *sessionLocks) lock(ctx context.Context, session []byte) (unlock func(), err error) {
-	key := string(session)
-	l.mu.Lock()
-	s := l.held[key]
-	if s == nil {
-		s = &sessionLock{turn: make(chan struct{}, 1)}
-		l.held[key] = s
-	}
-	s.refs++
-	l.mu.Unlock()
-	leave := func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if s.refs--; s.refs == 0 {
-			delete(l.held, key)
-		}
-	}
-	select {
-	case s.turn <- struct{}{}:
-		return func() { <-s.turn; leave() }, nil
-	case <-ctx.Done():
-		leave()
-		return nil, ctx.Err()
-	}
 }

@@ -66,11 +66,6 @@ func (s *Server) runWrite(ctx context.Context, req *request, user *auth.User, co
 	o := replication.WriteOptions{DB: req.db}
 	if req.hasTxn {
 		o.LSID, o.TxnNumber, o.HasTxn = req.logicalSession(user), req.txnNumber, true
-		unlock, err := s.sessions.lock(ctx, o.LSID)
-		if err != nil {
-			return nil, err
-		}
-		defer unlock()
 	}
 	wr := &write{server: s, req: req, coll: coll, errs: newArray()}
 	optime, err := s.cfg.Node.Write(ctx, o, func(w *replication.Writer) error {

@@ -40,10 +40,9 @@ type TLSFiles struct {
 	// CertificateKey holds the certificate chain and its private key, PEM.
 	CertificateKey string
 	// CA holds the authorities that client certificates must come from; without
-	// it no client certificate is asked for.
+	// it no client certificate is asked for. A client that shows none is let in:
+	// logins are by SCRAM.
 	CA string
-	// ClientsWithoutCertificate lets clients in that show no certificate.
-	ClientsWithoutCertificate bool
 }
 
 // Certificates serves a TLS configuration from files and picks up new ones
@@ -142,9 +141,6 @@ func (c *Certificates) load() (*tls.Config, error) {
 	if !cfg.ClientCAs.AppendCertsFromPEM(pem) {
 		return nil, fmt.Errorf("load TLS authorities from %s: %w", c.files.CA, errors.New("no certificate in it"))
 	}
-	cfg.ClientAuth = tls.RequireAndVerifyClientCert
-	if c.files.ClientsWithoutCertificate {
-		cfg.ClientAuth = tls.VerifyClientCertIfGiven
-	}
+	cfg.ClientAuth = tls.VerifyClientCertIfGiven
 	return cfg, nil
 }
