@@ -63,3 +63,5 @@ func (e encrypted) Base() vfs.FS                  { return e.base }
 func (e encrypted) Encrypted() bool               { return true }
 func (e encrypted) generation() uint64            { return e.keyring.Generation() }
 func (e encrypted) confirm(recorded uint64) error { return e.keyring.ConfirmGeneration(recorded) }
+
+func (e encrypted) databases() []DatabaseID { return e.keyring.Databases() }

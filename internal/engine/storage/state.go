@@ -185,6 +185,7 @@ func readPosition(r pebble.Reader, key string) (index, term uint64, err error) {
 type keyringFiles interface {
 	generation() uint64
 	confirm(recorded uint64) error
+	databases() []DatabaseID
 }
 
 // confirmKeyring compares the keyring that was found with the generation that the

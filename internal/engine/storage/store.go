@@ -328,14 +328,19 @@ func (s *Store) removeFiles(id DatabaseID) error {
 
 // RemoveUnreferenced removes directories that no database owns: what a crash left
 // between making one and naming it, or between dropping and removing one. It is
-// called after the log was replayed.
-func (s *Store) RemoveUnreferenced() error {
+// called after the log was replayed. keep names ids with files elsewhere, whose keys
+// stay.
+func (s *Store) RemoveUnreferenced(keep ...DatabaseID) error {
 	names, err := s.fs().List(s.join("db"))
-	if err != nil {
-		if isNotExist(err) {
-			return nil
-		}
+	if err != nil && !isNotExist(err) {
 		return fmt.Errorf("list databases: %w", err)
+	}
+	if k, ok := s.cfg.Files.(keyringFiles); ok {
+		for _, id := range k.databases() {
+			if !slices.Contains(keep, id) {
+				names = append(names, id.String())
+			}
+		}
 	}
 	for _, name := range names {
 		id, err := cryptofs.ParseDatabaseID(path.Base(strings.TrimRight(name, "/")))

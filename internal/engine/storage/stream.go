@@ -122,11 +122,12 @@ func (e *exporter) part(kind byte, k, v []byte) error {
 
 // Import replaces everything that the node holds by an exported stream. It is
 // not atomic: until it returned nil the node must not be used, and after a crash
-// it is to be called again. id is noted as the snapshot that was restored.
-func (s *Store) Import(ctx context.Context, r io.Reader, id string) error {
+// it is to be called again. id is noted as the snapshot that was restored; keep as in
+// RemoveUnreferenced.
+func (s *Store) Import(ctx context.Context, r io.Reader, id string, keep ...DatabaseID) error {
 	s.applyMu.Lock()
 	defer s.applyMu.Unlock()
-	if err := s.clear(); err != nil {
+	if err := s.clear(keep); err != nil {
 		return fmt.Errorf("import: remove old databases: %w", err)
 	}
 	m := &importer{store: s, r: bufio.NewReaderSize(r, 256<<10), sum: sha256.New()}
@@ -157,8 +158,16 @@ func (s *Store) Restored() (string, error) {
 	return string(v), err
 }
 
-// clear removes all databases that have no reader.
-func (s *Store) clear() error {
+// clear removes all databases; none may have a reader.
+func (s *Store) clear(keep []DatabaseID) error {
+	s.mu.Lock()
+	for _, d := range s.byID {
+		if d.refs > 0 {
+			s.mu.Unlock()
+			return fmt.Errorf("database %s is in use", d.id)
+		}
+	}
+	s.mu.Unlock()
 	for _, d := range s.all() {
 		s.mu.Lock()
 		d.pins--
@@ -171,7 +180,7 @@ func (s *Store) clear() error {
 		b.DeleteRange([]byte{prefixName}, []byte{prefixName + 1}, nil),
 		b.DeleteRange([]byte{prefixFlushed}, []byte{prefixFlushed + 1}, nil),
 		b.Commit(pebble.Sync),
-		s.RemoveUnreferenced())
+		s.RemoveUnreferenced(keep...))
 }
 
 type importer struct {

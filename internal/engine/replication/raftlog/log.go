@@ -355,3 +355,7 @@ func decode(index uint64, v []byte, out *raft.Log) error {
 	}
 	return nil
 }
+
+// IsMonotonic implements raft.MonotonicLogStore: entries follow each other without
+// a gap, so raft empties the log when it installs a snapshot.
+func (l *Log) IsMonotonic() bool { return true }
