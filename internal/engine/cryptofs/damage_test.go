@@ -333,11 +333,30 @@ func TestAFailedWritePoisonsTheFile(t *testing.T) {
 	}
 }
 
+func TestAMarkerThatIsNotDurableIsNotGiven(t *testing.T) {
+	const marker = "marker.manifest.000001.MANIFEST-000001"
+	base := &failingFS{FS: vfs.NewMem()}
+	fs := newTestFS(t, fdFS{base})
+	for _, tc := range []struct {
+		name              string
+		failAll, failSync bool
+	}{{"write", true, false}, {"sync", false, true}} {
+		base.fail, base.failSync = tc.failAll, tc.failSync
+		if f, err := fs.Create(marker, vfs.WriteCategoryUnspecified); !errors.Is(err, errDisk) || f != nil {
+			t.Errorf("create a marker while the %s fails: %v, %v", tc.name, f, err)
+		}
+	}
+	base.fail, base.failSync = false, false
+	f, err := fs.Create(marker, vfs.WriteCategoryUnspecified)
+	must(t, err)
+	must(t, f.Close())
+}
+
 var errDisk = errors.New("disk")
 
 type failingFS struct {
 	vfs.FS
-	fail bool
+	fail, failSync bool // everything, or syncs alone
 }
 
 type failingFile struct {
@@ -358,7 +377,7 @@ func (f failingFile) Write(p []byte) (int, error) {
 }
 
 func (f failingFile) Sync() error {
-	if f.fs.fail {
+	if f.fs.fail || f.fs.failSync {
 		return errDisk
 	}
 	return f.File.Sync()

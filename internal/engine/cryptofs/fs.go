@@ -76,7 +76,7 @@ func (fs *FS) createMarker(name string, n fileName, category vfs.DiskWriteCatego
 		_ = base.Close()
 		return nil, err
 	}
-	if err := f.(*segmentWriter).finish(); err == nil {
+	if err = f.(*segmentWriter).finish(); err == nil {
 		err = base.Sync()
 	}
 	if err != nil {
