@@ -46,7 +46,7 @@ func benchSides(b *testing.B, cacheSize int64) [2]*benchSide {
 	b.Helper()
 	var sides [2]*benchSide
 	for i := range sides {
-		var fs vfs.FS = vfs.Default
+		fs := vfs.Default
 		if i == 1 {
 			fs = newTestFS(b, vfs.Default)
 		}
