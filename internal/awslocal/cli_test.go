@@ -103,8 +103,8 @@ func walk(c cli, seed awslocal.Seed) {
 	platform := c.as(seed.Platform.Server.AccessKeyID, seed.Platform.Server.SecretAccessKey, "")
 
 	var made struct {
-		KeyMetadata struct{ KeyId, Arn, KeyState string }
-	} //nolint:revive // AWS's names
+		KeyMetadata struct{ KeyId, Arn, KeyState string } //nolint:revive // AWS's names
+	}
 	customer.run(&made, "kms", "create-key", "--description", "Keywright")
 	key := made.KeyMetadata
 	var role struct {

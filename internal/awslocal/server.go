@@ -152,7 +152,7 @@ func (s *Server) Serve(ctx context.Context) error {
 			err = srv.Close()
 		}
 		cancel()
-		<-done
+		<-done //nolint:errcheck // the shutdown's own end; err has its outcome
 	}
 	if errors.Is(err, http.ErrServerClosed) {
 		err = nil
