@@ -84,7 +84,7 @@ type Head struct {
 func (e Event) Canonical() []byte {
 	b := append([]byte("keywright/audit"), FormatVersion)
 	b = binary.BigEndian.AppendUint64(b, e.Seq)
-	b = binary.BigEndian.AppendUint64(b, uint64(e.Time.UnixMicro())) //nolint:gosec // two's complement on purpose
+	b = binary.BigEndian.AppendUint64(b, uint64(e.Time.UnixMicro()))
 	b = append(b, e.Prev[:]...)
 	for _, s := range []string{e.ID, e.Type, e.Actor, e.Org, e.Project, e.Cluster, e.Node, e.Host, e.Message} {
 		b = appendText(b, s)
