@@ -40,9 +40,9 @@ type Clock struct {
 // added if it went forward (key-plane rule 27), and back tells if it went back.
 func (c Clock) Advance(r Reading) (next Clock, back bool) {
 	next = Clock{Elapsed: c.Elapsed, Boot: r.Boot, Since: r.Since, Wall: r.Wall}
-	switch {
-	case c.Boot == "":
-	case c.Boot == r.Boot:
+	switch c.Boot {
+	case "":
+	case r.Boot:
 		next.Elapsed += max(0, r.Since-c.Since)
 	default:
 		d := r.Wall.Round(0).Sub(c.Wall.Round(0))

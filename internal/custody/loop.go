@@ -28,10 +28,10 @@ type Store interface {
 	Save(ctx context.Context, s State) error
 }
 
-// ErrNoState: nothing was stored yet.
+// ErrNoState tells that nothing was stored yet.
 var ErrNoState = errors.New("custody: no state is stored")
 
-// ErrNotReleasable: a key may not be released now.
+// ErrNotReleasable tells that a key may not be released now.
 var ErrNotReleasable = errors.New("custody: the customer's key is not ours to use")
 
 // The loop's own times.
