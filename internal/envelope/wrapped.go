@@ -96,8 +96,8 @@ func (w Wrapped) MarshalBinary() ([]byte, error) {
 	b := make([]byte, 0, headerSize+2+len(w.KeyARN)+2+len(w.Ciphertext)+sha256.Size)
 	b = append(b, magic...)
 	b = append(b, w.Version)
-	b = binary.BigEndian.AppendUint64(b, uint64(w.Created.UnixMilli())) //nolint:gosec // two's complement, read back the same way
-	b = binary.BigEndian.AppendUint16(b, uint16(len(w.KeyARN)))         //nolint:gosec // bounded by Check
+	b = binary.BigEndian.AppendUint64(b, uint64(w.Created.UnixMilli()))
+	b = binary.BigEndian.AppendUint16(b, uint16(len(w.KeyARN))) //nolint:gosec // bounded by Check
 	b = append(b, w.KeyARN...)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(w.Ciphertext))) //nolint:gosec // bounded by Check
 	b = append(b, w.Ciphertext...)
