@@ -40,7 +40,7 @@ const (
 	AWSInternal         Reason = "AWS_INTERNAL"
 	Throttled           Reason = "THROTTLED"
 	ClockSkew           Reason = "CLOCK_SKEW"
-	PlatformCredentials Reason = "PLATFORM_CREDENTIALS"
+	PlatformCredentials Reason = "PLATFORM_CREDENTIALS" //nolint:gosec // the name of a reason, not a credential
 	STSRegionDisabled   Reason = "STS_REGION_DISABLED"
 	PlatformPermissions Reason = "PLATFORM_PERMISSIONS"
 	SessionRefused      Reason = "SESSION"
@@ -157,7 +157,7 @@ func (f *Failure) Detail() string {
 // Is makes two failures equal for errors.Is when they have the same reason, so
 // that errors.Is(err, &Failure{Reason: KeyDisabled}) reads naturally.
 func (f *Failure) Is(target error) bool {
-	t, ok := target.(*Failure) //nolint:errorlint // Is compares one link of the chain
+	t, ok := target.(*Failure)
 	return ok && t.Reason == f.Reason && (t.Outcome == "" || t.Outcome == f.Outcome)
 }
 

@@ -52,7 +52,7 @@ func Provider(t *testing.T, newWorld func(t *testing.T) World) {
 var probeContext = map[string]string{"keywright:project": "p", "keywright:purpose": "validation"}
 
 // want checks that err is a failure of an outcome and reason.
-func want(t testing.TB, err error, o kms.Outcome, r kms.Reason, op kms.Operation) *kms.Failure {
+func want(t testing.TB, err error, o kms.Outcome, r kms.Reason, op kms.Operation) {
 	t.Helper()
 	var f *kms.Failure
 	if !errors.As(err, &f) {
@@ -64,7 +64,6 @@ func want(t testing.TB, err error, o kms.Outcome, r kms.Reason, op kms.Operation
 	if f.Remedy == "" {
 		t.Errorf("%v has no remedy", f)
 	}
-	return f
 }
 
 func assume(t testing.TB, w World, target kms.Target) kms.Session {
