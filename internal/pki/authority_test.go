@@ -187,7 +187,7 @@ func TestSignTakesNothingButTheKeyFromTheRequest(t *testing.T) {
 	if _, err := a.Sign(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), leafFor(pki.KindDatabase), now); err == nil {
 		t.Error("a request with a wrong signature was signed")
 	}
-	weak, _ := rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // weak on purpose
+	weak, _ := rsa.GenerateKey(rand.Reader, 1024)
 	if weak != nil {
 		if der, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, weak); err == nil {
 			if _, err := a.Sign(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), leafFor(pki.KindDatabase), now); err == nil {
@@ -283,7 +283,7 @@ func TestWriteCombinedIsWhatMongodReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "client.pem")
-	if err := os.WriteFile(path, []byte("old"), 0o644); err != nil { //nolint:gosec // too open on purpose
+	if err := os.WriteFile(path, []byte("old"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := pki.WriteCombined(path, keyPEM, certPEM); err != nil {
@@ -320,7 +320,7 @@ func TestOpenSSLAgrees(t *testing.T) {
 		ca := write("ca.pem", a.certPEM)
 		cert := write("leaf.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Raw}))
 		for purpose, ok := range map[string]bool{"sslserver": leafFor(kind).Server, "sslclient": leafFor(kind).Client} {
-			out, err := exec.Command(openssl, "verify", "-x509_strict", "-purpose", purpose, "-CAfile", ca, cert).CombinedOutput() //nolint:gosec // fixed program
+			out, err := exec.Command(openssl, "verify", "-x509_strict", "-purpose", purpose, "-CAfile", ca, cert).CombinedOutput()
 			if (err == nil) != ok {
 				t.Errorf("%s as %s: %v: %s", kind, purpose, err, out)
 			}

@@ -84,7 +84,7 @@ func OpenKeeper(ctx context.Context, cfg KeeperConfig) (*Keeper, error) {
 	}
 	k := &Keeper{cfg: cfg, pool: pool, log: cfg.Logger}
 	if k.log == nil {
-		k.log = slog.New(slog.NewTextHandler(io.Discard, nil))
+		k.log = slog.New(slog.DiscardHandler)
 	}
 	switch cert, err := k.load(); {
 	case err == nil:

@@ -50,7 +50,7 @@ func TestKeeperKeepsItsLeaf(t *testing.T) {
 	if pki.Fingerprint(public) != pki.Fingerprint(first.Raw) || bytes.Contains(public, []byte("PRIVATE")) {
 		t.Error("the copy is not the certificate alone")
 	}
-	if err := os.Chmod(cfg.File, 0o644); err != nil { //nolint:gosec // too open on purpose
+	if err := os.Chmod(cfg.File, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if second := openKeeper(t, cfg).Leaf(); !second.Equal(first) {
