@@ -31,7 +31,8 @@ type requestMeta struct {
 // attributes ("x-", "y-") and those that only describe.
 func storedText(name kmip.AttributeName) bool {
 	switch name {
-	case kmip.AttributeNameObjectGroup, kmip.AttributeNameContactInformation, kmip.AttributeNameOperationPolicyName,
+	case kmip.AttributeNameObjectGroup, kmip.AttributeNameContactInformation,
+		kmip.AttributeNameOperationPolicyName, //nolint:staticcheck // deprecated since KMIP 1.3; clients of KMIP 1.0 to 1.2 send it
 		kmip.AttributeNameDescription, kmip.AttributeNameComment:
 		return true
 	}
@@ -42,7 +43,7 @@ func storedText(name kmip.AttributeName) bool {
 // kept is refused: to drop it would be to promise something and not do it.
 func metaOf(tpl kmip.TemplateAttribute) (requestMeta, error) {
 	var m requestMeta
-	if len(tpl.Name) > 0 {
+	if len(tpl.Name) > 0 { //nolint:staticcheck // deprecated since KMIP 1.3; clients of KMIP 1.0 to 1.2 may send it
 		return m, invalid("templates are not supported")
 	}
 	seen := map[kmip.AttributeName]bool{}

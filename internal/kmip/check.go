@@ -46,7 +46,7 @@ func next(b []byte) (it item, rest []byte, err error) {
 	}
 	n := uint64(binary.BigEndian.Uint32(b[4:8]))
 	padded := (n + 7) &^ 7
-	if padded > uint64(len(b)-8) {
+	if padded > uint64(len(b)-8) { //nolint:gosec // at least 8 bytes, checked above
 		return item{}, nil, fmt.Errorf("%w: an item is longer than its parent", errMalformed)
 	}
 	it = item{tag: int(b[0])<<16 | int(b[1])<<8 | int(b[2]), kind: b[3], value: b[8 : 8+n]}

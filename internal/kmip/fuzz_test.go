@@ -122,7 +122,7 @@ func unexpectedPanic(log string) bool {
 func TestMutatedRequests(t *testing.T) {
 	l := newLab(t, nil)
 	p := kmip.Principal{Node: nodeA}
-	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // repeatable on purpose
+	r := rand.New(rand.NewPCG(1, 2))
 	passed := 0
 	all := seeds()
 	for _, name := range slices.Sorted(maps.Keys(all)) {

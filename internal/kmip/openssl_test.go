@@ -26,7 +26,7 @@ func TestOpenSSLClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, version := range []string{"-tls1_2", "-tls1_3"} {
-		cmd := exec.CommandContext(t.Context(), openssl, "s_client", version, "-connect", l.server.Addr().String(), "-cert", file, "-key", file, //nolint:gosec // fixed program
+		cmd := exec.CommandContext(t.Context(), openssl, "s_client", version, "-connect", l.server.Addr().String(), "-cert", file, "-key", file,
 			"-CAfile", ca, "-verify_return_error", "-verify_ip", "127.0.0.1", "-quiet", "-nocommands", "-no_ign_eof")
 		var stderr strings.Builder
 		cmd.Stderr = &stderr
