@@ -29,7 +29,7 @@ const id = keys.KeyID("kw-0123456789abcdef0123456789abcdef")
 
 // The tests write TTLV by hand (KMIP 1.4, section 9.1).
 func item(tag int, kind byte, value []byte) []byte {
-	out := binary.BigEndian.AppendUint32([]byte{0x42, byte(tag >> 8), byte(tag), kind}, uint32(len(value))) //nolint:gosec // small
+	out := binary.BigEndian.AppendUint32([]byte{0x42, byte(tag >> 8), byte(tag), kind}, uint32(len(value)))
 	out = append(out, value...)
 	for len(out)%8 != 0 {
 		out = append(out, 0)
@@ -45,8 +45,8 @@ func structure(tag int, children ...[]byte) []byte {
 	return item(tag, 1, v)
 }
 
-func integer(tag, v int) []byte { return item(tag, 2, binary.BigEndian.AppendUint32(nil, uint32(v))) } //nolint:gosec // small
-func enum(tag, v int) []byte    { return item(tag, 5, binary.BigEndian.AppendUint32(nil, uint32(v))) } //nolint:gosec // small
+func integer(tag, v int) []byte { return item(tag, 2, binary.BigEndian.AppendUint32(nil, uint32(v))) }
+func enum(tag, v int) []byte    { return item(tag, 5, binary.BigEndian.AppendUint32(nil, uint32(v))) }
 func text(tag int, v string) []byte {
 	return item(tag, 7, []byte(v))
 }
