@@ -25,7 +25,7 @@ func (b docBuilder) str(key, v string) docBuilder {
 }
 
 func (b docBuilder) boolean(key string, v bool) docBuilder {
-	return append(b.head(bson.TypeBoolean, key), byte(boolInt(v)))
+	return append(b.head(bson.TypeBoolean, key), byte(boolInt(v))) //nolint:gosec // 0 or 1
 }
 
 func (b docBuilder) doc(key string, v bson.Raw) docBuilder {

@@ -177,7 +177,7 @@ func stringSize(data []byte) int {
 		return -1
 	}
 	n := uint64(binary.LittleEndian.Uint32(data))
-	if n < 1 || n > uint64(len(data)-4) || data[4+n-1] != 0 {
+	if n < 1 || n > uint64(len(data)-4) || data[4+n-1] != 0 { //nolint:gosec // at least 5 bytes, checked above
 		return -1
 	}
 	return int(n) + 4 //nolint:gosec // bounded by len(data)
@@ -200,7 +200,7 @@ func binarySize(data []byte) int {
 		return -1
 	}
 	n := uint64(binary.LittleEndian.Uint32(data))
-	if n > uint64(len(data)-5) {
+	if n > uint64(len(data)-5) { //nolint:gosec // at least 5 bytes, checked above
 		return -1
 	}
 	// The old binary subtype repeats the length inside.
