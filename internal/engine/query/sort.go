@@ -111,7 +111,7 @@ func (s *Sort) Key(doc bson.Raw) ([]byte, error) {
 // Compare orders two documents; documents that cannot be sorted come first.
 // Sorting many, compute Key once for each instead.
 func (s *Sort) Compare(a, b bson.Raw) int {
-	ka, _ := s.Key(a) //nolint:errcheck // documented: no key, first
-	kb, _ := s.Key(b) //nolint:errcheck // documented: no key, first
+	ka, _ := s.Key(a) // no key: first, as documented
+	kb, _ := s.Key(b) // no key: first, as documented
 	return bytes.Compare(ka, kb)
 }
