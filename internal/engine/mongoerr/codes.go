@@ -79,7 +79,7 @@ const (
 	NotPrimaryNoSecondaryOk                  int32 = 13435
 	NotPrimaryOrSecondary                    int32 = 13436
 	CursorInUse                              int32 = 12051
-	InvalidIdField                           int32 = 53
+	InvalidIdField                           int32 = 53 //nolint:revive // MongoDB's name
 )
 
 // Codes without a name of their own; MongoDB calls them Location and the number.
