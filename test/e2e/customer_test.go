@@ -100,13 +100,6 @@ func (c *customer) createRole(name, trustPolicy, accessPolicy string) (arn strin
 	return *out.Role.Arn
 }
 
-func (c *customer) setTrust(name, trustPolicy string) {
-	c.t.Helper()
-	if _, err := c.iam.UpdateAssumeRolePolicy(c.t.Context(), &iam.UpdateAssumeRolePolicyInput{RoleName: &name, PolicyDocument: &trustPolicy}); err != nil {
-		c.t.Fatal(err)
-	}
-}
-
 func (c *customer) setAccess(name, accessPolicy string) {
 	c.t.Helper()
 	if accessPolicy == "" {

@@ -127,7 +127,7 @@ func (s *story) createMore(t *testing.T) {
 func (s *story) gone(name string) error {
 	err := s.api.Do(s.ctx(), "GET", clusterPath(s.project, name), nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "CLUSTER_NOT_FOUND") {
-		return fmt.Errorf("it is still there: %v", err)
+		return fmt.Errorf("it is still there: %w", err)
 	}
 	return nil
 }
