@@ -110,11 +110,12 @@ func newMasterKey(ctx context.Context, id keys.KeyID, source *keysource.Client) 
 // errKeyInactive ends a running node.
 var errKeyInactive = errors.New("the master key is not active any more")
 
-// watchKey looks at the key's state every period, as mongod does. It gives an
-// error when the key is not active any more; a server that cannot be asked says
+// watchKey looks at the key's state every period, as mongod does, until ctx ends.
+// It gives an error when the key is not active any more; a server that cannot be asked says
 // nothing about the key.
 func watchKey(ctx context.Context, o *opened, period time.Duration, log *slog.Logger) error {
 	if o.keyring == nil || period <= 0 {
+		<-ctx.Done()
 		return nil
 	}
 	t := time.NewTicker(period)
