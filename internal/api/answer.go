@@ -88,6 +88,9 @@ type link struct {
 	Rel  string `json:"rel"`
 }
 
+// maxPage bounds page numbers, so that what is computed from them fits an int.
+const maxPage = 1 << 20
+
 // page is what a list call asked for.
 type page struct {
 	number, size int
@@ -103,8 +106,8 @@ func (c *call) page() (page, error) {
 			continue
 		}
 		n, err := strconv.Atoi(v)
-		if err != nil || n < 0 {
-			return p, apierr.BadRequest("INVALID_QUERY_PARAMETER", "Query parameter %s is %q; a number is expected.", name, v).With(name)
+		if err != nil || n < 0 || n > maxPage {
+			return p, apierr.BadRequest("INVALID_QUERY_PARAMETER", "Query parameter %s is %q; a number from 1 to %d is expected.", name, v[:min(len(v), 40)], maxPage).With(name)
 		}
 		*into = n
 	}

@@ -19,7 +19,7 @@ type biBody struct {
 	ReadPreference string `json:"readPreference"`
 }
 
-// clusterBody is a cluster in an answer, in either version.
+// clusterBody is a cluster in an answer, in 2023-02-01 or later.
 type clusterBody struct {
 	ID                    keys.ClusterID `json:"id"`
 	GroupID               keys.ProjectID `json:"groupId"`
@@ -70,7 +70,14 @@ type nodeBody struct {
 	MasterKey keys.KeyID  `json:"masterKeyId,omitempty"`
 }
 
-// clusterBody shows a cluster in the version of the call.
+// cluster shows a cluster in the version of the call.
+func (c *call) cluster(v cluster.View) any {
+	if c.version == legacyVersion {
+		return c.legacyBody(v)
+	}
+	return c.clusterBody(v)
+}
+
 func (c *call) clusterBody(v cluster.View) clusterBody {
 	s := v.Settings
 	b := clusterBody{
@@ -80,7 +87,7 @@ func (c *call) clusterBody(v cluster.View) clusterBody {
 		TerminationProtection: s.TerminationProtection, RootCertType: s.RootCertType,
 		Connector: biBody{Enabled: s.BIConnectorEnabled, ReadPreference: s.BIConnectorReadPreference},
 		Advanced: advancedBody{
-			MinimumTLS: s.Advanced.MinimumEnabledTLSProtocol, CipherMode: s.Advanced.TLSCipherConfigMode,
+			MinimumTLS: &s.Advanced.MinimumEnabledTLSProtocol, CipherMode: &s.Advanced.TLSCipherConfigMode,
 			Ciphers12: orEmpty(s.Advanced.CustomCipherTLS12), Ciphers13: orEmpty(s.Advanced.CustomCipherTLS13),
 		},
 		ConfigServer: s.ConfigServerManagementMode, ScalingStrategy: s.ReplicaSetScalingStrategy, DiskWarming: s.DiskWarmingMode,
@@ -89,7 +96,7 @@ func (c *call) clusterBody(v cluster.View) clusterBody {
 		Links:     c.self("groups", string(v.Project), "clusters", v.Name),
 		Keywright: ownClusterBody{Stopped: v.Stopped, Nodes: []nodeBody{}, Note: oneNodeNote},
 	}
-	old := c.version == advancedVersion
+	old := c.version < currentVersion // dates sort as text
 	for _, sp := range s.Specs {
 		b.Specs = append(b.Specs, toSpecBody(sp, old))
 	}

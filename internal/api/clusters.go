@@ -2,7 +2,9 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/keywright/keywright/internal/apierr"
 	"github.com/keywright/keywright/internal/control/cluster"
@@ -61,8 +63,8 @@ type specBody struct {
 }
 
 type advancedBody struct {
-	MinimumTLS string    `json:"minimumEnabledTlsProtocol,omitempty"`
-	CipherMode string    `json:"tlsCipherConfigMode,omitempty"`
+	MinimumTLS *string   `json:"minimumEnabledTlsProtocol,omitempty"`
+	CipherMode *string   `json:"tlsCipherConfigMode,omitempty"`
 	Ciphers12  *[]string `json:"customOpensslCipherConfigTls12,omitempty"`
 	Ciphers13  *[]string `json:"customOpensslCipherConfigTls13,omitempty"`
 }
@@ -72,15 +74,20 @@ type connectorBody struct {
 	ReadPreference *string `json:"readPreference,omitempty"`
 }
 
-// clusterRequest is a cluster in a request, in either version. What an answer
-// has beside it is read-only.
+// clusterRequest is a cluster in a request, in 2023-02-01 or later.
 type clusterRequest struct {
+	commonRequest
+	Specs         *[]specBody `json:"replicationSpecs"`
+	DiskSizeGB    *float64    `json:"diskSizeGB"` // 2023-02-01 only
+	BackupEnabled *bool       `json:"backupEnabled"`
+}
+
+// commonRequest is what all versions of a request have. What an answer has beside
+// it is read-only.
+type commonRequest struct {
 	Name                  *string         `json:"name"`
 	ClusterType           *string         `json:"clusterType"`
 	Encryption            *string         `json:"encryptionAtRestProvider"`
-	Specs                 *[]specBody     `json:"replicationSpecs"`
-	DiskSizeGB            *float64        `json:"diskSizeGB"` // 2023-02-01 only
-	BackupEnabled         *bool           `json:"backupEnabled"`
 	PITEnabled            *bool           `json:"pitEnabled"`
 	MajorVersion          *string         `json:"mongoDBMajorVersion"`
 	ReleaseSystem         *string         `json:"versionReleaseSystem"`
@@ -113,45 +120,132 @@ type clusterRequest struct {
 	Keywright             json.RawMessage `json:"keywright"`
 }
 
-// patch turns a request into a change of the one internal model.
-func (in clusterRequest) patch(version string) (cluster.Patch, error) {
+// change is a request for a cluster, in some version.
+type change interface {
+	common() *commonRequest
+	// patch turns the request into a change of the one internal model. Where the
+	// request has only a part of something, the rest comes from old.
+	patch(version string, old store.ClusterSettings) (cluster.Patch, error)
+}
+
+func (in *commonRequest) common() *commonRequest { return in }
+
+// patch gives the part that all versions have.
+func (in *commonRequest) patch(old store.ClusterSettings) (cluster.Patch, error) {
 	p := cluster.Patch{
-		ClusterType: in.ClusterType, EncryptionProvider: in.Encryption, BackupEnabled: in.BackupEnabled, PITEnabled: in.PITEnabled,
+		ClusterType: in.ClusterType, EncryptionProvider: in.Encryption, PITEnabled: in.PITEnabled,
 		MongoDBMajorVersion: in.MajorVersion, VersionReleaseSystem: in.ReleaseSystem, Paused: in.Paused,
 		TerminationProtection: in.TerminationProtection, RootCertType: in.RootCertType, ConfigServerManagement: in.ConfigServer,
 		ReplicaSetScaling: in.ScalingStrategy, DiskWarmingMode: in.DiskWarming, SelfManagedSharding: in.SelfManagedSharding,
-		RedactClientLogData: in.RedactLogs, Labels: in.Labels, Tags: in.Tags,
+		RedactClientLogData: in.RedactLogs, Labels: orNil(in.Labels), Tags: orNil(in.Tags),
 	}
 	if in.Connector != nil {
 		p.BIConnectorEnabled, p.BIConnectorReadPreference = in.Connector.Enabled, in.Connector.ReadPreference
 	}
 	if a := in.Advanced; a != nil {
-		p.Advanced = &store.AdvancedConfiguration{MinimumEnabledTLSProtocol: a.MinimumTLS, TLSCipherConfigMode: a.CipherMode}
-		if a.Ciphers12 != nil {
-			p.Advanced.CustomCipherTLS12 = *a.Ciphers12
+		if err := checkTLS(a.MinimumTLS, a.CipherMode, a.Ciphers12, a.Ciphers13); err != nil {
+			return p, err
 		}
-		if a.Ciphers13 != nil {
-			p.Advanced.CustomCipherTLS13 = *a.Ciphers13
-		}
+		p.Advanced = mergeTLS(old.Advanced, a.MinimumTLS, a.CipherMode, a.Ciphers12, a.Ciphers13)
 	}
+	return p, in.checkEnums()
+}
+
+// checkEnums refuses values of the settings that are stored and given back only.
+func (in *commonRequest) checkEnums() error {
+	return errors.Join(
+		oneOf("versionReleaseSystem", in.ReleaseSystem, "LTS", "CONTINUOUS"),
+		oneOf("rootCertType", in.RootCertType, "ISRGROOTX1"),
+		oneOf("configServerManagementMode", in.ConfigServer, "ATLAS_MANAGED", "FIXED_TO_DEDICATED"),
+		oneOf("replicaSetScalingStrategy", in.ScalingStrategy, "SEQUENTIAL", "WORKLOAD_TYPE", "NODE_TYPE"),
+		oneOf("diskWarmingMode", in.DiskWarming, "FULLY_WARMED", "VISIBLE_EARLIER", "ENHANCED_FULLY_WARMED"),
+	)
+}
+
+func (in *clusterRequest) patch(version string, old store.ClusterSettings) (cluster.Patch, error) {
+	p, err := in.commonRequest.patch(old)
+	if err != nil {
+		return p, err
+	}
+	p.BackupEnabled = in.BackupEnabled
 	if version != advancedVersion && in.DiskSizeGB != nil {
 		return p, wrongVersion("diskSizeGB", "put it into electableSpecs")
 	}
-	if in.Specs == nil {
-		if in.DiskSizeGB != nil {
-			return p, apierr.BadRequest("INVALID_ATTRIBUTE", "Invalid attribute diskSizeGB specified: send replicationSpecs along with it.").With("diskSizeGB")
+	switch {
+	case in.Specs != nil:
+		specs := make([]store.ReplicationSpec, 0, len(*in.Specs))
+		for i, s := range *in.Specs {
+			if version != advancedVersion && s.NumShards != 0 {
+				return p, wrongVersion("replicationSpecs.numShards", "send one element of replicationSpecs a shard")
+			}
+			spec := s.internal(in.DiskSizeGB)
+			if i < len(old.Specs) {
+				inherit(&spec, old.Specs[i])
+			}
+			specs = append(specs, spec)
 		}
-		return p, nil
+		p.Specs = &specs
+	case in.DiskSizeGB != nil && len(old.Specs) > 0:
+		specs := resized(old.Specs, *in.DiskSizeGB)
+		p.Specs = &specs
 	}
-	specs := make([]store.ReplicationSpec, 0, len(*in.Specs))
-	for _, s := range *in.Specs {
-		if version != advancedVersion && s.NumShards != 0 {
-			return p, wrongVersion("replicationSpecs.numShards", "send one element of replicationSpecs a shard")
-		}
-		specs = append(specs, s.internal(in.DiskSizeGB))
-	}
-	p.Specs = &specs
 	return p, nil
+}
+
+// inherit fills in what a request leaves out of a spec that there is: a field that
+// is not sent is no change.
+func inherit(spec *store.ReplicationSpec, old store.ReplicationSpec) {
+	if spec.ZoneName == "" {
+		spec.ZoneName = old.ZoneName
+	}
+	for i := range spec.Regions {
+		if i >= len(old.Regions) || spec.Regions[i].RegionName != old.Regions[i].RegionName {
+			continue
+		}
+		r, o := &spec.Regions[i], old.Regions[i]
+		if r.AutoScaling == nil {
+			r.AutoScaling = o.AutoScaling
+		}
+		if r.AnalyticsAutoScaling == nil {
+			r.AnalyticsAutoScaling = o.AnalyticsAutoScaling
+		}
+		for _, pair := range [][2]*store.HardwareSpec{{r.Electable, o.Electable}, {r.ReadOnly, o.ReadOnly}, {r.Analytics, o.Analytics}} {
+			if pair[0] != nil && pair[1] != nil {
+				inheritHardware(pair[0], *pair[1])
+			}
+		}
+	}
+}
+
+func inheritHardware(h *store.HardwareSpec, old store.HardwareSpec) {
+	if h.DiskSizeGB == 0 {
+		h.DiskSizeGB = old.DiskSizeGB
+	}
+	if h.DiskIOPS == 0 {
+		h.DiskIOPS = old.DiskIOPS
+	}
+	if h.EBSVolumeType == "" {
+		h.EBSVolumeType = old.EBSVolumeType
+	}
+}
+
+// resized gives the specs with another size of all disks.
+func resized(old []store.ReplicationSpec, disk float64) []store.ReplicationSpec {
+	out := slices.Clone(old)
+	for i := range out {
+		out[i].Regions = slices.Clone(out[i].Regions)
+		for j := range out[i].Regions {
+			r := &out[i].Regions[j]
+			for _, h := range []**store.HardwareSpec{&r.Electable, &r.ReadOnly, &r.Analytics} {
+				if *h != nil {
+					c := **h
+					c.DiskSizeGB = disk
+					*h = &c
+				}
+			}
+		}
+	}
+	return out
 }
 
 func wrongVersion(field, instead string) error {
@@ -202,37 +296,52 @@ func (s *scalingBody) internal() *store.AutoScaling {
 	return out
 }
 
+// change reads a request in the version of the call.
+func (c *call) change() (change, error) {
+	if c.version == legacyVersion {
+		in := &legacyRequest{}
+		return in, decode(c.r, in)
+	}
+	in := &clusterRequest{}
+	return in, decode(c.r, in)
+}
+
 func createCluster(c *call) (int, any, error) {
-	var in clusterRequest
-	if err := decode(c.r, &in); err != nil {
-		return 0, nil, err
-	}
-	if in.Name == nil {
-		return 0, nil, apierr.BadRequest("MISSING_ATTRIBUTE", "The required attribute name was not specified.").With("name")
-	}
-	p, err := in.patch(c.version)
+	in, err := c.change()
 	if err != nil {
 		return 0, nil, err
 	}
-	v, err := c.cfg.Cluster.Create(c.ctx(), c.who, c.project(), *in.Name, p.Apply(store.ClusterSettings{}))
-	return http.StatusCreated, c.clusterBody(v), err
+	name := in.common().Name
+	if name == nil {
+		return 0, nil, apierr.BadRequest("MISSING_ATTRIBUTE", "The required attribute name was not specified.").With("name")
+	}
+	p, err := in.patch(c.version, store.ClusterSettings{})
+	if err != nil {
+		return 0, nil, err
+	}
+	v, err := c.cfg.Cluster.Create(c.ctx(), c.who, c.project(), *name, p.Apply(store.ClusterSettings{}))
+	return http.StatusCreated, c.cluster(v), err
 }
 
 func updateCluster(c *call) (int, any, error) {
-	var in clusterRequest
-	if err := decode(c.r, &in); err != nil {
+	in, err := c.change()
+	if err != nil {
 		return 0, nil, err
 	}
 	name := c.vars["clusterName"]
-	if in.Name != nil && *in.Name != name {
+	if n := in.common().Name; n != nil && *n != name {
 		return 0, nil, apierr.BadRequest("INVALID_ATTRIBUTE", "Invalid attribute name specified: a cluster's name cannot be changed.").With("name")
 	}
-	p, err := in.patch(c.version)
+	old, err := c.cfg.Cluster.Get(c.ctx(), c.who, c.project(), name)
+	if err != nil {
+		return 0, nil, err
+	}
+	p, err := in.patch(c.version, old.Settings)
 	if err != nil {
 		return 0, nil, err
 	}
 	v, err := c.cfg.Cluster.Update(c.ctx(), c.who, c.project(), name, p)
-	return http.StatusOK, c.clusterBody(v), err
+	return http.StatusOK, c.cluster(v), err
 }
 
 func listClusters(c *call) (int, any, error) {
@@ -240,16 +349,16 @@ func listClusters(c *call) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	out := []clusterBody{}
+	out := []any{}
 	for _, v := range all {
-		out = append(out, c.clusterBody(v))
+		out = append(out, c.cluster(v))
 	}
 	return paged(c, out)
 }
 
 func getCluster(c *call) (int, any, error) {
 	v, err := c.cfg.Cluster.Get(c.ctx(), c.who, c.project(), c.vars["clusterName"])
-	return http.StatusOK, c.clusterBody(v), err
+	return http.StatusOK, c.cluster(v), err
 }
 
 func deleteCluster(c *call) (int, any, error) {

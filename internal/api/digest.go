@@ -22,8 +22,8 @@ import (
 const (
 	// nonceLife is how long a challenge may be answered.
 	nonceLife = 5 * time.Minute
-	// maxAnswers bounds what is remembered of answered challenges; when it is full
-	// the older half of the nonces stops being accepted.
+	// maxAnswers bounds what is remembered of answered challenges. When half of it
+	// fills up faster than nonces expire, the oldest nonces expire early.
 	maxAnswers = 1 << 16
 )
 
@@ -35,23 +35,30 @@ type credentials interface {
 // authenticator checks digest authentication (RFC 7616, MD5, qop=auth), in the
 // form that Atlas's clients demand. Challenges carry their own proof, so that
 // nothing is kept for the many that are never answered; an answer works once.
+// Times are distances from its own start, which a change of the wall clock cannot
+// move: a nonce that has expired stays so.
 type authenticator struct {
 	creds credentials
 	key   [32]byte
 	now   func() time.Time
+	start time.Time
 
-	mu       sync.Mutex
-	current  map[[32]byte]bool
-	previous map[[32]byte]bool
-	// notBefore refuses nonces older than what is remembered.
-	notBefore, currentSince time.Time
+	mu sync.Mutex
+	// current are the answers since the time `since`, previous those of the period
+	// before. Answers of earlier periods are forgotten; their nonces were made at or
+	// before `closed`, and such nonces are refused.
+	current, previous map[[32]byte]struct{}
+	since, closed     time.Duration
+	half              int
 }
 
 func newAuthenticator(c credentials, now func() time.Time) *authenticator {
-	a := &authenticator{creds: c, now: now, current: map[[32]byte]bool{}, currentSince: now()}
+	a := &authenticator{creds: c, now: now, start: now(), current: map[[32]byte]struct{}{}, closed: -1, half: maxAnswers / 2}
 	_, _ = rand.Read(a.key[:])
 	return a
 }
+
+func (a *authenticator) clock() time.Duration { return a.now().Sub(a.start) }
 
 // challenge is the value of WWW-Authenticate. Parameters are separated by comma
 // and space, and there are no others: the clients' parsers take nothing else.
@@ -66,7 +73,7 @@ func (a *authenticator) challenge(stale bool) string {
 // nonce is the time, 16 random bytes, and a tag over both.
 func (a *authenticator) nonce() string {
 	b := make([]byte, 24, 24+sha256.Size)
-	binary.BigEndian.PutUint64(b, uint64(a.now().UnixNano())) //nolint:gosec // positive until 2262
+	binary.BigEndian.PutUint64(b, uint64(a.clock())) //nolint:gosec // only read back by ours
 	_, _ = rand.Read(b[8:])
 	return base64.RawURLEncoding.EncodeToString(append(b, a.tag(b)...))
 }
@@ -78,13 +85,13 @@ func (a *authenticator) tag(b []byte) []byte {
 }
 
 // ours checks a nonce: ok if we made it, fresh if it may still be answered.
-func (a *authenticator) ours(nonce string) (made time.Time, ok, fresh bool) {
-	b, err := base64.RawURLEncoding.DecodeString(nonce)
+func (a *authenticator) ours(nonce string) (made time.Duration, ok, fresh bool) {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(nonce)
 	if err != nil || len(b) != 40 || !hmac.Equal(b[24:], a.tag(b[:24])) {
-		return time.Time{}, false, false
+		return 0, false, false
 	}
-	made = time.Unix(0, int64(binary.BigEndian.Uint64(b))) //nolint:gosec // our own number
-	age := a.now().Sub(made)
+	made = time.Duration(binary.BigEndian.Uint64(b)) //nolint:gosec // our own number
+	age := a.clock() - made
 	return made, true, age >= 0 && age <= nonceLife
 }
 
@@ -122,33 +129,34 @@ func (a *authenticator) check(r *http.Request) (tenant.Principal, authResult, er
 	right := subtle.ConstantTimeCompare([]byte(want), []byte(strings.ToLower(f["response"]))) == 1
 	made, ours, fresh := a.ours(f["nonce"])
 	switch {
-	case !ours || !found || !right:
+	case !found || !right:
 		return tenant.Principal{}, authWrong, nil
-	case !fresh || !a.first(made, f["nonce"], f["nc"], f["cnonce"]):
+	case !ours || !fresh || !a.first(made, f["nonce"], f["nc"], f["cnonce"]):
+		// The secret is right and only the challenge is not: of an earlier start of
+		// this process, expired, or answered already.
 		return tenant.Principal{}, authStale, nil
 	}
 	return p, authOK, nil
 }
 
-// first tells whether this answer is seen for the first time.
-func (a *authenticator) first(made time.Time, parts ...string) bool {
+// first tells whether this answer to a nonce that was made at the given time is
+// seen for the first time.
+func (a *authenticator) first(made time.Duration, parts ...string) bool {
 	id := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if made.Before(a.notBefore) || a.current[id] || a.previous[id] {
+	_, inCurrent := a.current[id]
+	_, inPrevious := a.previous[id]
+	if made <= a.closed || inCurrent || inPrevious {
 		return false
 	}
-	now := a.now()
-	if len(a.current) >= maxAnswers/2 || now.Sub(a.currentSince) > nonceLife {
-		a.notBefore = a.currentSince.Add(-nonceLife)
-		if len(a.current) >= maxAnswers/2 {
-			// What falls out of memory must not be answered again: only nonces made
-			// since the current half began stay good.
-			a.notBefore = a.currentSince
-		}
-		a.previous, a.current, a.currentSince = a.current, map[[32]byte]bool{}, now
+	if now := a.clock(); len(a.current) >= a.half || now-a.since > nonceLife {
+		// The previous period falls out of memory. Its last answer came before the
+		// current one began, so none of its nonces was made after that.
+		a.closed = a.since
+		a.previous, a.current, a.since = a.current, map[[32]byte]struct{}{}, now
 	}
-	a.current[id] = true
+	a.current[id] = struct{}{}
 	return true
 }
 

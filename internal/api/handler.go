@@ -2,9 +2,12 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,7 +26,8 @@ type Config struct {
 	CMK     *cmk.Service
 	Cluster *cluster.Service
 	// Build names the program's version.
-	Build  string
+	Build string
+	// Logger gets what callers must not see; nil discards it.
 	Logger *slog.Logger
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
@@ -31,11 +35,13 @@ type Config struct {
 
 // Handler serves the API. It is safe for concurrent use.
 type Handler struct {
-	cfg    Config
-	log    *slog.Logger
-	now    func() time.Time
-	auth   *authenticator
-	routes []route
+	cfg  Config
+	log  *slog.Logger
+	now  func() time.Time
+	auth *authenticator
+	// failures slows down whoever tries keys.
+	failures *failures
+	routes   []route
 }
 
 // New makes the handler.
@@ -43,7 +49,13 @@ func New(cfg Config) *Handler {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Handler{cfg: cfg, log: cfg.Logger, now: cfg.Now, auth: newAuthenticator(cfg.Tenant, cfg.Now), routes: routes()}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Handler{
+		cfg: cfg, log: cfg.Logger, now: cfg.Now, auth: newAuthenticator(cfg.Tenant, cfg.Now),
+		failures: newFailures(cfg.Now), routes: routes(),
+	}
 }
 
 // call is one request on its way through the API.
@@ -54,8 +66,6 @@ type call struct {
 	prefix  string
 	version string
 	who     tenant.Principal
-	// header of the answer, for the few that need one.
-	header http.Header
 }
 
 func (c *call) ctx() context.Context         { return c.r.Context() }
@@ -70,13 +80,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	head.Set("X-Content-Type-Options", "nosniff")
 	head.Set("Cache-Control", "no-store")
 	head.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-	byMethod, prefix, vars := match(h.routes, r.URL.EscapedPath())
+	defer h.survive(w, r)
+	byMethod := match(h.routes, r.URL.EscapedPath())
 	if len(byMethod) == 0 {
 		h.unknown(w, r)
 		return
 	}
-	rt := byMethod[r.Method]
-	if rt == nil {
+	rt, ok := byMethod[r.Method]
+	if !ok {
 		if _, ok := h.identify(w, r); !ok {
 			return
 		}
@@ -84,7 +95,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.writeError(w, r, apierr.New(http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED", "%s is not possible here; possible is %s.", r.Method, allowed(byMethod)))
 		return
 	}
-	c := &call{Handler: h, r: r, vars: vars, prefix: prefix, header: head}
+	c := &call{Handler: h, r: r, vars: rt.vars, prefix: rt.prefix}
 	if !rt.open {
 		who, ok := h.identify(w, r)
 		if !ok {
@@ -92,7 +103,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		c.who = who
 	}
-	h.run(w, c, rt)
+	h.run(w, c, rt.route)
+}
+
+// survive answers for a handler that panicked; the log has where.
+func (h *Handler) survive(w http.ResponseWriter, r *http.Request) {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	if cause == http.ErrAbortHandler { //nolint:errorlint // a sentinel that is compared by identity, as net/http does
+		panic(cause)
+	}
+	h.writeError(w, r, fmt.Errorf("handler panicked: %v\n%s", cause, debug.Stack()))
 }
 
 func (h *Handler) run(w http.ResponseWriter, c *call, rt *route) {
@@ -122,17 +145,26 @@ func (h *Handler) unknown(w http.ResponseWriter, r *http.Request) {
 
 // identify authenticates, or writes the refusal.
 func (h *Handler) identify(w http.ResponseWriter, r *http.Request) (tenant.Principal, bool) {
+	remote, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		remote = r.RemoteAddr
+	}
+	if wait := h.failures.wait(remote); wait > 0 && r.Header.Get("Authorization") != "" {
+		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
+		h.writeError(w, r, apierr.New(http.StatusTooManyRequests, "RATE_LIMITED", "Too many wrong credentials came from %s; try again in a minute.", remote).With(remote))
+		return tenant.Principal{}, false
+	}
 	who, result, err := h.auth.check(r)
 	if err != nil {
 		h.writeError(w, r, err)
 		return who, false
 	}
 	if result == authOK {
-		who.RemoteAddress, _, err = net.SplitHostPort(r.RemoteAddr)
-		if err != nil {
-			who.RemoteAddress = r.RemoteAddr
-		}
+		who.RemoteAddress = remote
 		return who, true
+	}
+	if result == authWrong {
+		h.failures.add(remote)
 	}
 	w.Header().Set("WWW-Authenticate", h.auth.challenge(result == authStale))
 	h.writeError(w, r, apierr.New(http.StatusUnauthorized, "UNEXPECTED_ERROR", "You are not authorized for this resource."))

@@ -28,6 +28,7 @@ type family struct {
 
 var (
 	// atlas calls are served as v2 with versions, and as v1.0, which is 2023-01-01.
+	// Those that came later, with no such version, are atlasV2.
 	atlas = family{prefixes: []string{"/api/atlas/v2", "/api/atlas/v1.0"}, versioned: true}
 	// atlasV2 calls have no v1.0 form.
 	atlasV2 = family{prefixes: []string{"/api/atlas/v2"}, versioned: true}
@@ -40,23 +41,34 @@ var (
 // handler answers one call: a body for the status, or a refusal.
 type handler func(*call) (status int, body any, err error)
 
-// match finds the routes of an escaped path, by method. Segments are unescaped
-// only after matching, so that an escaped slash stays inside its segment.
-func match(routes []route, escaped string) (byMethod map[string]*route, prefix string, vars map[string]string) {
-	byMethod = map[string]*route{}
+// matched is a route with what its path says.
+type matched struct {
+	*route
+	prefix string
+	vars   map[string]string
+}
+
+// match finds the routes of an escaped path, by method. Of two that fit, the first
+// in the table counts. Segments are unescaped only after matching, so that an
+// escaped slash stays inside its segment.
+func match(routes []route, escaped string) map[string]matched {
+	byMethod := map[string]matched{}
 	for i := range routes {
 		r := &routes[i]
+		if _, have := byMethod[r.method]; have {
+			continue
+		}
 		for _, p := range r.family.prefixes {
 			rest, ok := strings.CutPrefix(escaped, p)
 			if !ok || rest != "" && rest[0] != '/' {
 				continue
 			}
-			if v, ok := matchPattern(r.pattern, strings.TrimSuffix(rest, "/")); ok && byMethod[r.method] == nil {
-				byMethod[r.method], prefix, vars = r, p, v
+			if v, ok := matchPattern(r.pattern, strings.TrimSuffix(rest, "/")); ok {
+				byMethod[r.method] = matched{route: r, prefix: p, vars: v}
 			}
 		}
 	}
-	return byMethod, prefix, vars
+	return byMethod
 }
 
 func matchPattern(pattern, path string) (map[string]string, bool) {
@@ -82,10 +94,10 @@ func matchPattern(pattern, path string) (map[string]string, bool) {
 }
 
 // allowed lists the methods of a path for the Allow header.
-func allowed(byMethod map[string]*route) string {
+func allowed(byMethod map[string]matched) string {
 	var out []string
 	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
-		if byMethod[m] != nil {
+		if _, ok := byMethod[m]; ok {
 			out = append(out, m)
 		}
 	}

@@ -1,12 +1,19 @@
 package api
 
-import "net/http"
+import (
+	"net/http"
+	"slices"
+)
 
 // routes is the API.
 func routes() []route {
 	var (
 		v1       = []string{legacyVersion}
-		clusters = []string{advancedVersion, "2024-08-05"}
+		v15      = []string{advancedVersion}
+		clusters = []string{legacyVersion, advancedVersion, currentVersion}
+		writes   = append(slices.Clone(clusters), "2024-10-23")
+		args     = []string{legacyVersion, currentVersion}
+		flex     = []string{"2024-11-13"}
 		get      = http.MethodGet
 		post     = http.MethodPost
 		patch    = http.MethodPatch
@@ -14,6 +21,7 @@ func routes() []route {
 	)
 	return []route{
 		{method: get, pattern: "", family: atlas, versions: v1, handle: root},
+		{method: get, pattern: "/unauth/controlPlaneIPAddresses", family: atlasV2, versions: []string{"2023-11-15"}, open: true, handle: controlPlaneAddresses},
 		{method: get, pattern: "/orgs", family: atlas, versions: v1, handle: listOrgs},
 		{method: get, pattern: "/orgs/{orgId}", family: atlas, versions: v1, handle: getOrg},
 		{method: get, pattern: "/orgs/{orgId}/groups", family: atlas, versions: v1, handle: listGroups},
@@ -28,6 +36,14 @@ func routes() []route {
 		{method: del, pattern: "/groups/{groupId}", family: atlas, versions: v1, handle: deleteGroup},
 		{method: get, pattern: "/groups/{groupId}/events", family: atlas, versions: v1, handle: listProjectEvents},
 		{method: get, pattern: "/groups/{groupId}/events/{eventId}", family: atlas, versions: v1, handle: getProjectEvent},
+		{method: get, pattern: "/groups/{groupId}/settings", family: atlas, versions: v1, handle: getSettings},
+		{method: patch, pattern: "/groups/{groupId}/settings", family: atlas, versions: v1, handle: updateSettings},
+		{method: get, pattern: "/groups/{groupId}/limits", family: atlas, versions: v1, handle: listLimits},
+		{method: get, pattern: "/groups/{groupId}/teams", family: atlas, versions: v1, handle: listNobody},
+		{method: get, pattern: "/groups/{groupId}/users", family: atlas, versions: []string{legacyVersion, "2025-02-19"}, handle: listNobody},
+		{method: get, pattern: "/groups/{groupId}/managedSlowMs", family: atlas, versions: v1, handle: getManagedSlowMs},
+		{method: post, pattern: "/groups/{groupId}/managedSlowMs/enable", family: atlas, versions: v1, handle: enableManagedSlowMs},
+		{method: del, pattern: "/groups/{groupId}/managedSlowMs/disable", family: atlas, versions: v1, handle: disableManagedSlowMs},
 		{method: get, pattern: "/groups/{groupId}/ipAddresses", family: atlas, versions: v1, handle: ipAddresses},
 
 		{method: post, pattern: "/groups/{groupId}/cloudProviderAccess", family: atlas, versions: v1, handle: registerRole},
@@ -39,17 +55,32 @@ func routes() []route {
 		{method: get, pattern: "/groups/{groupId}/encryptionAtRest", family: atlas, versions: v1, handle: getEncryption},
 		{method: patch, pattern: "/groups/{groupId}/encryptionAtRest", family: atlas, versions: v1, handle: updateEncryption},
 
-		{method: post, pattern: "/groups/{groupId}/clusters", family: atlasV2, versions: clusters, handle: createCluster},
-		{method: get, pattern: "/groups/{groupId}/clusters", family: atlasV2, versions: clusters, handle: listClusters},
-		{method: get, pattern: "/groups/{groupId}/clusters/{clusterName}", family: atlasV2, versions: clusters, handle: getCluster},
-		{method: patch, pattern: "/groups/{groupId}/clusters/{clusterName}", family: atlasV2, versions: clusters, handle: updateCluster},
-		{method: del, pattern: "/groups/{groupId}/clusters/{clusterName}", family: atlasV2, versions: clusters, handle: deleteCluster},
+		{method: post, pattern: "/groups/{groupId}/clusters", family: atlas, versions: writes, handle: createCluster},
+		{method: get, pattern: "/groups/{groupId}/clusters", family: atlas, versions: clusters, handle: listClusters},
+		{method: get, pattern: "/groups/{groupId}/clusters/{clusterName}", family: atlas, versions: clusters, handle: getCluster},
+		{method: patch, pattern: "/groups/{groupId}/clusters/{clusterName}", family: atlas, versions: writes, handle: updateCluster},
+		{method: del, pattern: "/groups/{groupId}/clusters/{clusterName}", family: atlas, versions: clusters[:2], handle: deleteCluster},
 		{method: get, pattern: "/groups/{groupId}/clusters/{clusterName}/status", family: atlas, versions: v1, handle: clusterStatus},
-		{method: post, pattern: "/groups/{groupId}/clusters", family: atlasV15, versions: clusters[:1], handle: createCluster},
-		{method: get, pattern: "/groups/{groupId}/clusters", family: atlasV15, versions: clusters[:1], handle: listClusters},
-		{method: get, pattern: "/groups/{groupId}/clusters/{clusterName}", family: atlasV15, versions: clusters[:1], handle: getCluster},
-		{method: patch, pattern: "/groups/{groupId}/clusters/{clusterName}", family: atlasV15, versions: clusters[:1], handle: updateCluster},
-		{method: del, pattern: "/groups/{groupId}/clusters/{clusterName}", family: atlasV15, versions: clusters[:1], handle: deleteCluster},
+		{method: post, pattern: "/groups/{groupId}/clusters", family: atlasV15, versions: v15, handle: createCluster},
+		{method: get, pattern: "/groups/{groupId}/clusters", family: atlasV15, versions: v15, handle: listClusters},
+		{method: get, pattern: "/groups/{groupId}/clusters/{clusterName}", family: atlasV15, versions: v15, handle: getCluster},
+		{method: patch, pattern: "/groups/{groupId}/clusters/{clusterName}", family: atlasV15, versions: v15, handle: updateCluster},
+		{method: del, pattern: "/groups/{groupId}/clusters/{clusterName}", family: atlasV15, versions: v15, handle: deleteCluster},
+
+		{method: get, pattern: "/groups/{groupId}/clusters/{clusterName}/processArgs", family: atlas, versions: args, handle: getProcessArgs},
+		{method: patch, pattern: "/groups/{groupId}/clusters/{clusterName}/processArgs", family: atlas, versions: args, handle: updateProcessArgs},
+		{method: get, pattern: "/groups/{groupId}/clusters/{clusterName}/autoScalingConfiguration", family: atlasV2, versions: clusters[2:], handle: autoScalingMode},
+		{method: get, pattern: "/groups/{groupId}/containers", family: atlas, versions: v1, handle: listContainers},
+		{method: get, pattern: "/groups/{groupId}/containers/all", family: atlas, versions: v1, handle: listContainers},
+
+		{method: get, pattern: "/groups/{groupId}/flexClusters", family: atlasV2, versions: flex, handle: listFlexClusters},
+		{method: post, pattern: "/groups/{groupId}/flexClusters", family: atlasV2, versions: flex, handle: createTenantCluster},
+		{method: get, pattern: "/groups/{groupId}/flexClusters/{clusterName}", family: atlasV2, versions: flex, handle: notFlex},
+		{method: get, pattern: "/groups/{groupId}/flexClusters/{clusterName}/backup/snapshots", family: atlasV2, versions: flex, handle: notFlex},
+		{method: get, pattern: "/groups/{groupId}/flexClusters/{clusterName}/backup/snapshots/{snapshotId}", family: atlasV2, versions: flex, handle: notFlex},
+		{method: get, pattern: "/groups/{groupId}/flexClusters/{clusterName}/backup/restoreJobs", family: atlasV2, versions: flex, handle: notFlex},
+		{method: get, pattern: "/groups/{groupId}/flexClusters/{clusterName}/backup/restoreJobs/{restoreJobId}", family: atlasV2, versions: flex, handle: notFlex},
+		{method: post, pattern: "/groups/{groupId}/serverless", family: atlas, versions: v1, handle: createTenantCluster},
 
 		{method: post, pattern: "/groups/{groupId}/databaseUsers", family: atlas, versions: v1, handle: createUser},
 		{method: get, pattern: "/groups/{groupId}/databaseUsers", family: atlas, versions: v1, handle: listUsers},

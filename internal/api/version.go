@@ -9,10 +9,12 @@ import (
 	"github.com/keywright/keywright/internal/apierr"
 )
 
-// legacyVersion and advancedVersion are the versions that v1.0 and v1.5 equal.
+// legacyVersion and advancedVersion are the versions that v1.0 and v1.5 equal;
+// currentVersion is the first with one replicationSpecs element a shard.
 const (
 	legacyVersion   = "2023-01-01"
 	advancedVersion = "2023-02-01"
+	currentVersion  = "2024-08-05"
 )
 
 // chooseVersion picks the version of a call: the newest one that is not later
