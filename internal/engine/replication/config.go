@@ -47,6 +47,8 @@ type Config struct {
 	// OnFatal is called once when the node cannot go on: a write of the log or of
 	// a database failed, or data is damaged. It must end the process.
 	OnFatal func(msg string)
+
+	step func(name string) error // for tests: where a rewrite is
 }
 
 // OpTime is the place of a write in the log.

@@ -288,7 +288,7 @@ func (d *ddl) checkIndexes(coll string, fresh []index.Spec) error {
 			for _, k := range keys {
 				h := sha256.Sum256(k)
 				if _, twice := seen[i][[16]byte(h[:16])]; twice {
-					return storage.Duplicate(d.db, coll, s, doc)
+					return storage.Duplicate(d.db, coll, s, doc, k)
 				}
 				seen[i][[16]byte(h[:16])] = struct{}{}
 			}

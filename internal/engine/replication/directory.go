@@ -136,6 +136,9 @@ func (d *directory) create(cfg Config, mark string) error {
 	if err := d.fs.MkdirAll(d.dir, 0o700); err != nil {
 		return fmt.Errorf("create data directory: %w", err)
 	}
+	if err := d.sync(d.fs.PathDir(d.dir)); err != nil {
+		return fmt.Errorf("create data directory: %w", err)
+	}
 	if err := d.write(mark, []byte("{\"version\":1}\n")); err != nil {
 		return err
 	}

@@ -162,9 +162,6 @@ func (r *Replica) openOn(ctx context.Context) error {
 	}
 	r.clock = r.store.Time()
 	r.applied = OpTime{Timestamp: r.clock}
-	if r.dir.fresh {
-		return nil
-	}
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
+	"github.com/keywright/keywright/internal/engine/index"
 	"github.com/keywright/keywright/internal/engine/mongoerr"
 	"github.com/keywright/keywright/internal/engine/replication/entry"
 	"github.com/keywright/keywright/internal/engine/storage"
@@ -120,7 +121,7 @@ func (tx *Tx) Insert(coll string, doc bson.Raw) error {
 		return err
 	}
 	if old != nil {
-		return storage.Duplicate(tx.w.o.DB, coll, c.Info().Indexes[0].Spec, doc)
+		return storage.Duplicate(tx.w.o.DB, coll, index.IDSpec(), doc, idKey)
 	}
 	if err := tx.claim(c, coll, idKey, nil, doc); err != nil {
 		return err
@@ -226,7 +227,7 @@ func (tx *Tx) claim(c *storage.LiveCollection, coll string, idKey []byte, old, d
 				return err
 			}
 			if !free {
-				return storage.Duplicate(tx.w.o.DB, coll, u.Spec, doc)
+				return storage.Duplicate(tx.w.o.DB, coll, u.Spec, doc, k)
 			}
 		}
 		for _, k := range before {

@@ -1,12 +1,9 @@
 package storage
 
 import (
-	"fmt"
-
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/keywright/keywright/internal/engine/index"
-	"github.com/keywright/keywright/internal/engine/mongoerr"
 )
 
 // Live reads the newest state of one database, for the writer that holds the
@@ -110,88 +107,11 @@ func (c *LiveCollection) Each(fn func(doc bson.Raw) error) error {
 	return each(c.db.db, docPrefix(c.def.number), func(_, v []byte) error { return fn(v) })
 }
 
-// Duplicate makes the error for a document that a unique index refuses.
-func Duplicate(db, coll string, spec index.Spec, doc bson.Raw) *DuplicateKeyError {
+// Duplicate makes the error for a document that a unique index refuses because of
+// one of its keys.
+func Duplicate(db, coll string, spec index.Spec, doc bson.Raw, key []byte) *DuplicateKeyError {
 	ns := db + "." + coll
-	value := keyValue(spec, doc)
+	value := spec.KeyValue(doc, key)
 	return &DuplicateKeyError{Namespace: ns, Index: spec.Name, KeyPattern: spec.KeyPattern(), KeyValue: value,
-		err: mongoerr.Of(mongoerr.DuplicateKey, "E11000 duplicate key error collection: %s index: %s dup key: %s", ns, spec.Name, keyText(value))}
-}
-
-// keyValue is the document of the index's fields and their values in doc, missing
-// ones as null, as the reply shows it.
-func keyValue(spec index.Spec, doc bson.Raw) bson.Raw {
-	var d bson.D
-	for _, f := range spec.Fields {
-		var v any
-		if rv := lookupPath(doc, f.Path); rv.Type != 0 {
-			v = rv
-		}
-		d = append(d, bson.E{Key: f.Path, Value: v})
-	}
-	raw, err := bson.Marshal(d)
-	if err != nil {
-		return bson.Raw{5, 0, 0, 0, 0}
-	}
-	return raw
-}
-
-// lookupPath follows a dotted path through documents only.
-func lookupPath(doc bson.Raw, path string) bson.RawValue {
-	for {
-		if v, ok := index.Lookup(doc, path); ok {
-			return v
-		}
-		head, rest, ok := cut(path)
-		if !ok {
-			return bson.RawValue{}
-		}
-		v, found := index.Lookup(doc, head)
-		if !found || v.Type != bson.TypeEmbeddedDocument {
-			return bson.RawValue{}
-		}
-		doc, path = v.Value, rest
-	}
-}
-
-func cut(path string) (head, rest string, ok bool) {
-	for i := range len(path) {
-		if path[i] == '.' {
-			return path[:i], path[i+1:], true
-		}
-	}
-	return "", "", false
-}
-
-// keyText prints the key as MongoDB's shell would, for the message that
-// applications are known to parse.
-func keyText(value bson.Raw) string {
-	out := "{"
-	for e := range index.Elements(value) {
-		if len(out) > 1 {
-			out += ","
-		}
-		out += " " + string(e.Key) + ": " + valueText(e.Value)
-	}
-	return out + " }"
-}
-
-func valueText(v bson.RawValue) string {
-	switch v.Type {
-	case bson.TypeNull:
-		return "null"
-	case bson.TypeInt32, bson.TypeInt64:
-		return fmt.Sprint(v.AsInt64())
-	case bson.TypeBoolean:
-		return fmt.Sprint(v.Boolean())
-	case bson.TypeDouble:
-		f := v.Double()
-		if f == float64(int64(f)) {
-			return fmt.Sprintf("%.1f", f)
-		}
-		return fmt.Sprint(f)
-	case bson.TypeObjectID:
-		return fmt.Sprintf("ObjectId('%s')", v.ObjectID().Hex())
-	}
-	return v.String()
+		err: index.DuplicateKey(ns, spec, value)}
 }
