@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/keywright/keywright/internal/engine/cryptofs"
 	"github.com/keywright/keywright/internal/engine/keysource"
+	"github.com/keywright/keywright/internal/engine/replication"
 	"github.com/keywright/keywright/internal/engine/storage"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/secret"
@@ -30,8 +33,13 @@ func (o *opened) close() {
 }
 
 // openFiles opens the keyring of dir, or makes one with a new master key at the
-// first start. Without encryption there is nothing to open.
+// first start, but never one for data that exist: their keyring is lost then, and
+// a new one would only hide that. Without encryption there is nothing to open.
 func openFiles(ctx context.Context, dir string, node keys.NodeID, e Encryption, log *slog.Logger) (*opened, error) {
+	fresh, err := checkManifest(dir, e.Enabled)
+	if err != nil {
+		return nil, err
+	}
 	if !e.Enabled {
 		return &opened{files: storage.Plain(vfs.Default)}, nil
 	}
@@ -44,10 +52,13 @@ func openFiles(ctx context.Context, dir string, node keys.NodeID, e Encryption, 
 		return nil, exit(ExitUnrecoverable, err)
 	}
 	o := &opened{source: source}
-	if exists {
+	switch {
+	case exists:
 		o.keyring, err = openKeyring(ctx, dir, node, e, source)
-	} else {
+	case fresh:
 		o.keyring, err = createKeyring(ctx, dir, node, e, source)
+	default:
+		err = exit(ExitUnrecoverable, fmt.Errorf("%s holds encrypted data but no keyring: put the file keyring.NUMBER back", dir))
 	}
 	if err != nil {
 		return nil, err
@@ -55,6 +66,23 @@ func openFiles(ctx context.Context, dir string, node keys.NodeID, e Encryption, 
 	log.Info("keyring opened", "master_key", o.keyring.MasterKeyID(), "generation", o.keyring.Generation(), "keysets", len(o.keyring.Databases()))
 	o.files = storage.Encrypted(o.keyring, vfs.Default)
 	return o, nil
+}
+
+// checkManifest looks whether the directory is a node's already, and fits.
+func checkManifest(dir string, encrypted bool) (fresh bool, err error) {
+	m, err := replication.ReadManifest(vfs.Default, dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return true, nil
+	case err != nil && strings.Contains(err.Error(), "newer program"):
+		return false, exit(ExitNeedsUpgrade, err)
+	case err != nil:
+		return false, exit(ExitUnrecoverable, err)
+	case m.Encrypted != encrypted:
+		return false, exit(ExitBadOptions, fmt.Errorf("%s was made with encryption=%t, the node is started with encryption=%t: start it as it was, or rewrite it",
+			dir, m.Encrypted, encrypted))
+	}
+	return false, nil
 }
 
 func openKeyring(ctx context.Context, dir string, node keys.NodeID, e Encryption, source *keysource.Client) (*cryptofs.Keyring, error) {

@@ -82,9 +82,6 @@ func run(ctx context.Context, o Options, log *slog.Logger) error {
 		return err
 	}
 	defer data.close()
-	if o.Encryption.RotateMasterKey {
-		return rotate(ctx, o, data, log)
-	}
 	fatal := make(chan string, 1)
 	replica, err := replication.Open(ctx, replication.Config{
 		Dir: o.DBPath, Node: o.NodeID, Files: data.files, Logger: log,
@@ -102,7 +99,24 @@ func run(ctx context.Context, o Options, log *slog.Logger) error {
 	if err != nil {
 		return exit(ExitUnrecoverable, err)
 	}
-	return serve(ctx, o, data, replica, fatal, log)
+	switch st := replica.Status(); {
+	case st.Set != "" && st.Set != o.ReplSet:
+		err = exit(ExitBadOptions, fmt.Errorf("--replSet: the data belong to the set %q, not to %q", st.Set, o.ReplSet))
+	case o.Encryption.RotateMasterKey:
+		// After the catalogue has confirmed the keyring's generation: it allows one
+		// that is newer than it knows, not two.
+		err = rotate(ctx, o, data, log)
+	default:
+		return serve(ctx, o, data, replica, fatal, log)
+	}
+	return errors.Join(err, exit(ExitUnrecoverable, closeReplica(ctx, replica)))
+}
+
+// closeReplica ends the data's life in this process, whatever ended the node.
+func closeReplica(ctx context.Context, replica *replication.Replica) error {
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
+	defer cancel()
+	return replica.Close(end)
 }
 
 // rotate seals the keyring with a new master key and ends.
@@ -139,22 +153,17 @@ func listen(o Options) ([]net.Listener, error) {
 
 // serve answers clients until something ends it, and closes everything in order.
 func serve(ctx context.Context, o Options, data *opened, replica *replication.Replica, fatal <-chan string, log *slog.Logger) (err error) {
-	closeReplica := func() error {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
-		defer cancel()
-		return replica.Close(end)
-	}
 	var certificates *wire.Certificates
 	if o.TLSMode != wire.TLSDisabled {
 		// Clients prove themselves with a login; a certificate is looked at if shown.
 		certificates, err = wire.LoadCertificates(wire.TLSFiles{CertificateKey: o.TLSCertificateKeyFile, CA: o.TLSCAFile}, log)
 		if err != nil {
-			return errors.Join(exit(ExitBadOptions, err), closeReplica())
+			return errors.Join(exit(ExitBadOptions, err), closeReplica(ctx, replica))
 		}
 	}
 	listeners, err := listen(o)
 	if err != nil {
-		return errors.Join(exit(ExitNetwork, err), closeReplica())
+		return errors.Join(exit(ExitNetwork, err), closeReplica(ctx, replica))
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -187,5 +196,5 @@ func serve(ctx context.Context, o Options, data *opened, replica *replication.Re
 		log.Warn("connections were cut", "error", err)
 	}
 	commands.Close()
-	return errors.Join(failure, g.Wait(), exit(ExitUnrecoverable, closeReplica()))
+	return errors.Join(failure, g.Wait(), exit(ExitUnrecoverable, closeReplica(ctx, replica)))
 }
