@@ -98,6 +98,12 @@ func (t *Tx) Projects(org keys.OrgID) ([]Project, error) {
 	return t.projects(selectProject+` WHERE p.org_id = ? ORDER BY p.id`, string(org))
 }
 
+// CountProjects counts the projects of an organization.
+func (t *Tx) CountProjects(org keys.OrgID) (n int, err error) {
+	err = t.row(`SELECT COUNT(*) FROM projects WHERE org_id = ?`, []any{string(org)}, &n)
+	return n, err
+}
+
 func ha1Place(id string) Place { return Place{Table: "api_keys", Row: id, Column: "ha1"} }
 
 // AddAPIKey adds a key with the digest HA1 of its private key, and its roles in

@@ -11,7 +11,7 @@ import (
 )
 
 // maxProjects is how many projects an organization may have.
-const maxProjects = 10_000
+const maxProjects = 20_000
 
 // NewProject is the wish for a project.
 type NewProject struct {
@@ -44,12 +44,12 @@ func (s *Service) CreateProject(ctx context.Context, p Principal, in NewProject)
 		if _, err := RequireOrg(tx, p, OrgGroupCreator, in.Org); err != nil {
 			return err
 		}
-		have, err := tx.Projects(in.Org)
+		have, err := tx.CountProjects(in.Org)
 		if err != nil {
 			return err
 		}
-		if len(have) >= maxProjects {
-			return apierr.Conflict("MAX_GROUPS_REACHED", "The organization has %d projects; that is the most.", len(have))
+		if have >= maxProjects {
+			return apierr.Conflict("MAX_GROUPS_REACHED", "The organization has %d projects; that is the most.", have)
 		}
 		now := tx.Now()
 		out = store.Project{

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"sync"
 
 	"github.com/keywright/keywright/internal/apierr"
 	"github.com/keywright/keywright/internal/audit"
@@ -22,7 +23,22 @@ const Realm = "MMS Public API"
 var namePattern = regexp.MustCompile(`^[\p{L}\p{N}\-_.(),:&@+' ]{1,64}$`)
 
 // Service is the tenant's side of the control plane. It is safe for concurrent use.
-type Service struct{ st *store.Store }
+type Service struct {
+	st *store.Store
+
+	mu     sync.Mutex
+	unread <-chan struct{}
+	known  map[string]credential
+}
+
+// credential is what was read of an API key. It holds until the store changes.
+type credential struct {
+	who Principal
+	ha1 secret.Bytes
+}
+
+// maxKnown bounds the credentials that are remembered between two changes.
+const maxKnown = 1000
 
 // New makes the service.
 func New(st *store.Store) *Service { return &Service{st: st} }
@@ -101,9 +117,20 @@ func (s *Service) Bootstrap(ctx context.Context, in Init) error {
 	})
 }
 
-// Credential gives what is needed to check a digest: the HA1 of an API key and the
-// principal that a right answer proves. found is false for an unknown key.
+// Credential gives what is needed to check a digest: the HA1 of an API key, which the
+// caller may wipe, and the principal that a right answer proves. found is false for an
+// unknown key.
 func (s *Service) Credential(ctx context.Context, public string) (p Principal, ha1 secret.Bytes, found bool, err error) {
+	unread := s.st.Changed() // before reading: what changes from now on is noticed
+	s.mu.Lock()
+	if s.unread != unread {
+		s.unread, s.known = unread, map[string]credential{}
+	}
+	c, ok := s.known[public]
+	s.mu.Unlock()
+	if ok {
+		return c.who, c.ha1.Clone(), true, nil
+	}
 	err = s.st.View(ctx, func(tx *store.Tx) error {
 		k, h, err := tx.APIKeyByPublic(public)
 		if isNotFound(err) {
@@ -115,6 +142,13 @@ func (s *Service) Credential(ctx context.Context, public string) (p Principal, h
 		p, ha1, found = principalOf(k), h, true
 		return nil
 	})
+	if err == nil && found {
+		s.mu.Lock()
+		if s.unread == unread && len(s.known) < maxKnown {
+			s.known[public] = credential{who: p, ha1: ha1.Clone()}
+		}
+		s.mu.Unlock()
+	}
 	return p, ha1, found, err
 }
 
