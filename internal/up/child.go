@@ -121,6 +121,16 @@ func withoutAWS(env []string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool { return strings.HasPrefix(kv, "AWS_") })
 }
 
+// pin replaces the value of a flag for restarts: a child that chose a free port
+// comes back at the same one, since others know it by then.
+func (c *child) pin(flag, value string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := slices.Index(c.args, flag); i >= 0 && i+1 < len(c.args) {
+		c.args[i+1] = value
+	}
+}
+
 // ended is closed when the current process ends.
 func (c *child) ended() <-chan struct{} {
 	c.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -156,6 +157,7 @@ func (p *platform) startAWS(ctx context.Context) error {
 		return err
 	}
 	p.awsURL = r.Endpoint
+	p.aws.pin("--listen", strings.TrimPrefix(r.Endpoint, "http://"))
 	return durable.ReadJSON(p.cfg.path("aws", awslocal.SeedFile), &p.seed)
 }
 
@@ -182,6 +184,9 @@ func (p *platform) startServer(ctx context.Context) error {
 	if err := p.server.waitFile(ctx, ready, &p.ready.server); err != nil {
 		return err
 	}
+	p.server.pin("--listen", strings.TrimPrefix(p.ready.server.BaseURL, "http://"))
+	p.server.pin("--agent-listen", strings.TrimPrefix(p.ready.server.AgentURL, "https://"))
+	p.server.pin("--init-file", "") // its organization exists
 	return durable.Remove(initFile)
 }
 
@@ -236,6 +241,8 @@ func (p *platform) startAgent(ctx context.Context) error {
 	if err := p.agent.waitFile(ctx, ready, &p.ready.agent); err != nil {
 		return err
 	}
+	p.agent.pin("--kmip-listen", p.ready.agent.KMIPAddress)
+	p.agent.pin("--enroll-token-file", "")
 	return durable.Remove(token)
 }
 

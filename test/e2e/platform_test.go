@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -50,10 +51,30 @@ type platform struct {
 	dir  string
 	args []string
 	cmd  *exec.Cmd
-	out  *bytes.Buffer
+	out  *output
 	done chan struct{}
 	boot up.Bootstrap
 	api  *client.Client
+}
+
+// output is what a process prints.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(b)
+}
+
+// String implements fmt.Stringer.
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
 }
 
 // newPlatform starts one; the test's end stops it and every process that it left.
@@ -88,7 +109,12 @@ func (p *platform) run(t *testing.T, name string, fn func(*testing.T)) bool {
 // start runs `keywright up` and waits for its bootstrap file.
 func (p *platform) start() {
 	p.t.Helper()
-	p.out = &bytes.Buffer{}
+	p.out = &output{}
+	path := filepath.Join(p.dir, "bootstrap.json")
+	// The file of an earlier start is removed by the new one a moment after it began.
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		p.t.Fatal(err)
+	}
 	p.cmd = exec.Command(binary, append([]string{"up", "--data-dir", p.dir}, p.args...)...)
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -100,7 +126,6 @@ func (p *platform) start() {
 		_ = cmd.Wait()
 		close(done)
 	}(p.cmd, p.done)
-	path := filepath.Join(p.dir, "bootstrap.json")
 	p.eventually("up is ready", 3*time.Minute, func() error {
 		select {
 		case <-p.done:

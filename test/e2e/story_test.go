@@ -63,8 +63,7 @@ func TestStory(t *testing.T) {
 type story struct {
 	*platform
 	keyed
-	enc, second, plain *mongo.Client
-	acknowledged       int
+	acknowledged int
 }
 
 func (s *story) configure(t *testing.T) {
@@ -97,7 +96,7 @@ func (s *story) createEncrypted(t *testing.T) {
 		t.Errorf("first look at the new cluster: %+v", c)
 	}
 	s.createUser(s.project)
-	s.enc = s.connect(s.project, "Encrypted")
+	s.connect(s.project, "Encrypted")
 	c := s.cluster(s.project, "Encrypted")
 	n := c.Keywright.Nodes
 	if len(n) != 1 || !n[0].Encrypted || n[0].MasterKey == "" || n[0].PID == 0 {
@@ -114,7 +113,8 @@ func (s *story) createMore(t *testing.T) {
 	}
 	s.createCluster(s.project, "Second", "AWS", 1)
 	s.createCluster(s.project, "Plain", "NONE", 1)
-	s.second, s.plain = s.connect(s.project, "Second"), s.connect(s.project, "Plain")
+	s.connect(s.project, "Second")
+	s.connect(s.project, "Plain")
 	for _, name := range []string{"Count5", "Count7"} {
 		s.connect(s.project, name)
 		s.call("DELETE", clusterPath(s.project, name), nil, nil)
@@ -133,7 +133,8 @@ func (s *story) gone(name string) error {
 }
 
 func (s *story) useDriver(t *testing.T) {
-	for _, c := range []*mongo.Client{s.enc, s.second, s.plain} {
+	for _, name := range []string{"Encrypted", "Second", "Plain"} {
+		c := s.connect(s.project, name)
 		coll := c.Database(secretName).Collection("entries")
 		if _, err := coll.Indexes().CreateOne(t.Context(), mongo.IndexModel{Keys: bson.D{{Key: "n", Value: 1}}}); err != nil {
 			t.Fatal(err)
@@ -347,7 +348,7 @@ func (s *story) disableKey(t *testing.T) {
 	if text := fmt.Sprint(events); !strings.Contains(text, "KEY_DISABLED") && !strings.Contains(text, "disabled") {
 		t.Errorf("no event says why: %s", text)
 	}
-	if err := s.plain.Database(secretName).Collection("entries").FindOne(t.Context(), bson.D{{Key: "_id", Value: 1}}).Err(); err != nil {
+	if err := s.connect(s.project, "Plain").Database(secretName).Collection("entries").FindOne(t.Context(), bson.D{{Key: "_id", Value: 1}}).Err(); err != nil {
 		t.Errorf("the unencrypted cluster does not go on: %v", err)
 	}
 }

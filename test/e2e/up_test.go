@@ -25,9 +25,12 @@ func TestUp(t *testing.T) {
 		t.Errorf("bootstrap.json: %v %v", st, err)
 	}
 	for _, text := range []string{p.boot.BaseURL, p.boot.Sample.ConnectionString, "disable-key"} {
-		if !strings.Contains(p.out.String(), text) {
-			t.Errorf("up does not print %q:\n%s", text, p.out)
-		}
+		p.eventually("up prints "+text, 10*time.Second, func() error {
+			if !strings.Contains(p.out.String(), text) {
+				return fmt.Errorf("not in %s", p.out)
+			}
+			return nil
+		})
 	}
 	p.run(t, "samples", func(t *testing.T) {
 		sample, err := dial(t, p.boot.Sample.ConnectionString)
