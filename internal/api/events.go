@@ -2,8 +2,11 @@ package api
 
 import (
 	"net/http"
+	"slices"
 
+	"github.com/keywright/keywright/internal/apierr"
 	"github.com/keywright/keywright/internal/audit"
+	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/store"
 )
 
@@ -50,12 +53,18 @@ func (c *call) eventBody(e audit.Event) eventBody {
 	return b
 }
 
+// maxTypes bounds the types that one query may name.
+const maxTypes = 100
+
 func (c *call) eventFilter() (store.EventFilter, page, error) {
 	p, err := c.page()
 	if err != nil {
 		return store.EventFilter{}, p, err
 	}
 	f := store.EventFilter{Types: splitList(c.queries("eventType")), Offset: (p.number - 1) * p.size, Limit: p.size}
+	if len(f.Types) > maxTypes {
+		return f, p, apierr.BadRequest("INVALID_QUERY_PARAMETER", "Query parameter eventType names %d types; at most %d are possible.", len(f.Types), maxTypes).With("eventType")
+	}
 	if f.Since, err = c.queryTime("minDate"); err != nil {
 		return f, p, err
 	}
@@ -74,13 +83,33 @@ func (c *call) events(p page, found []audit.Event, total int, err error) (int, a
 	return http.StatusOK, envelope(c, p, out, total), nil
 }
 
+// clusterIDs turns the query's cluster names into ids; found is false if names were
+// given and there are no such clusters.
+func (c *call) clusterIDs() (ids []keys.ClusterID, found bool, err error) {
+	names := splitList(c.queries("clusterNames"))
+	if len(names) == 0 {
+		return nil, true, nil
+	}
+	all, err := c.cfg.Cluster.List(c.ctx(), c.who, c.project())
+	for _, v := range all {
+		if slices.Contains(names, v.Name) {
+			ids = append(ids, v.ID)
+		}
+	}
+	return ids, len(ids) > 0, err
+}
+
 func listProjectEvents(c *call) (int, any, error) {
 	f, p, err := c.eventFilter()
 	if err != nil {
 		return 0, nil, err
 	}
-	found, total, err := c.cfg.Tenant.ProjectEvents(c.ctx(), c.who, c.project(), f)
-	return c.events(p, found, total, err)
+	var found bool
+	if f.Clusters, found, err = c.clusterIDs(); err != nil || !found {
+		return c.events(p, nil, 0, err)
+	}
+	events, total, err := c.cfg.Tenant.ProjectEvents(c.ctx(), c.who, c.project(), f)
+	return c.events(p, events, total, err)
 }
 
 func listOrgEvents(c *call) (int, any, error) {
