@@ -28,6 +28,14 @@ func (d *builder) int64(key string, v int64) *builder {
 	return d
 }
 
+// number is an int32 where that is enough, as MongoDB counts.
+func (d *builder) number(key string, v int64) *builder {
+	if v == int64(int32(v)) { //nolint:gosec // just what is asked
+		return d.int32(key, int32(v)) //nolint:gosec // just asked
+	}
+	return d.int64(key, v)
+}
+
 func (d *builder) double(key string, v float64) *builder {
 	d.b = bsoncore.AppendDoubleElement(d.b, key, v)
 	return d

@@ -379,7 +379,7 @@ func collStats(ctx context.Context, s *Server, req *request, _ *auth.User) (*bui
 			return nil, fmt.Errorf("count documents: %w", err)
 		}
 	}
-	return newDoc().str("ns", req.db+"."+coll).int64("count", n).int32("nindexes", int32(indexes)).boolean("capped", false), nil //nolint:gosec // at most 64
+	return newDoc().str("ns", req.db+"."+coll).number("count", n).int32("nindexes", int32(indexes)).boolean("capped", false), nil //nolint:gosec // at most 64
 }
 
 func dbStats(ctx context.Context, s *Server, req *request, _ *auth.User) (*builder, error) {

@@ -113,9 +113,9 @@ func runExplained(ctx context.Context, o *opened, stage bson.Raw) (bson.Raw, err
 	taken := time.Since(began).Milliseconds()
 	stages := newDoc()
 	stages.b = append(stages.b, stage[4:len(stage)-1]...)
-	stages.int64("nReturned", n).int64("keysExamined", keys).int64("docsExamined", docs)
-	return newDoc().boolean("executionSuccess", true).int64("nReturned", n).int64("executionTimeMillis", taken).
-		int64("totalKeysExamined", keys).int64("totalDocsExamined", docs).doc("executionStages", stages.done()).done(), nil
+	stages.number("nReturned", n).number("keysExamined", keys).number("docsExamined", docs)
+	return newDoc().boolean("executionSuccess", true).number("nReturned", n).number("executionTimeMillis", taken).
+		number("totalKeysExamined", keys).number("totalDocsExamined", docs).doc("executionStages", stages.done()).done(), nil
 }
 
 func (e *explainable) stage(o *opened) (bson.Raw, error) {

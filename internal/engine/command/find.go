@@ -201,10 +201,7 @@ func count(ctx context.Context, s *Server, req *request, _ *auth.User) (*builder
 	if err != nil {
 		return nil, err
 	}
-	if n <= 1<<31-1 {
-		return newDoc().int32("n", int32(n)), nil //nolint:gosec // just compared
-	}
-	return newDoc().int64("n", n), nil
+	return newDoc().number("n", n), nil
 }
 
 // run counts on a snapshot, which it closes.

@@ -92,7 +92,7 @@ func (s *Server) describeSet(out *builder, st replication.Status, modern bool) {
 		out.boolean(primary, false).boolean("secondary", false).str("info", "Does not have a valid replica set config").boolean("isreplicaset", true)
 		return
 	}
-	out.boolean(primary, st.Primary).boolean("secondary", false).str("setName", st.Set).int64("setVersion", st.Version).
+	out.boolean(primary, st.Primary).boolean("secondary", false).str("setName", st.Set).number("setVersion", st.Version).
 		strs("hosts", []string{st.Host}).str("me", st.Host)
 	if st.Primary {
 		out.str("primary", st.Host).oid("electionId", st.ElectionID)

@@ -192,7 +192,11 @@ func (n *node) client(o *options.ClientOptions) *mongo.Client {
 	o.SetServerSelectionTimeout(15 * time.Second)
 	c, err := mongo.Connect(o)
 	must(n.t, err)
-	n.t.Cleanup(func() { _ = c.Disconnect(context.Background()) })
+	n.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond) // the node may be gone
+		defer cancel()
+		_ = c.Disconnect(ctx)
+	})
 	return c
 }
 

@@ -130,12 +130,16 @@ func TestStreamingMonitorIsAnsweredAtTheEnd(t *testing.T) {
 		}
 		last = w.replyID // each names the one before
 	}
-	long := dialWire(t, n)
-	long.send(t, 0, bson.D{{Key: "hello", Value: 1}, {Key: "topologyVersion", Value: version}, {Key: "maxAwaitTimeMS", Value: 50_000}, {Key: "$db", Value: "admin"}})
 	n.stop()
-	doc, _, _ := long.receive(t)
-	if doc.Lookup("code").AsInt64() != 91 || doc.Lookup("topologyVersion").Type == 0 {
-		t.Errorf("at the end the monitor got %s", doc)
+	for {
+		doc, _, more := w.receive(t)
+		if more {
+			continue
+		}
+		if doc.Lookup("code").AsInt64() != 91 || doc.Lookup("topologyVersion").Type == 0 {
+			t.Errorf("at the end the monitor got %s", doc)
+		}
+		return
 	}
 }
 
