@@ -313,7 +313,7 @@ func createCluster(c *call) (int, any, error) {
 	}
 	name := in.common().Name
 	if name == nil {
-		return 0, nil, apierr.BadRequest("MISSING_ATTRIBUTE", "The required attribute name was not specified.").With("name")
+		return 0, nil, missingAttribute("name")
 	}
 	p, err := in.patch(c.version, store.ClusterSettings{})
 	if err != nil {

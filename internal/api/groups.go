@@ -101,10 +101,13 @@ func createGroup(c *call) (int, any, error) {
 	if err := decode(c.r, &in); err != nil {
 		return 0, nil, err
 	}
-	n := tenant.NewProject{Org: in.OrgID, DefaultAlerts: in.DefaultAlerts}
-	if in.Name != nil {
-		n.Name = *in.Name
+	switch {
+	case in.Name == nil:
+		return 0, nil, missingAttribute("name")
+	case in.OrgID == "":
+		return 0, nil, missingAttribute("orgId")
 	}
+	n := tenant.NewProject{Name: *in.Name, Org: in.OrgID, DefaultAlerts: in.DefaultAlerts}
 	if in.Tags != nil {
 		n.Tags = *in.Tags
 	}

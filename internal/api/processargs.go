@@ -207,6 +207,10 @@ func oneOf(name string, v *string, allowed ...string) error {
 	return apierr.BadRequest("INVALID_ENUM_VALUE", "An invalid enumeration value %q was specified for %s; possible are %q.", (*v)[:min(len(*v), 100)], name, allowed).With(name)
 }
 
+func missingAttribute(name string) error {
+	return apierr.BadRequest("MISSING_ATTRIBUTE", "The required attribute %s was not specified.", name).With(name)
+}
+
 func badAttribute(name, what string) error {
 	return apierr.BadRequest("INVALID_ATTRIBUTE", "Invalid attribute %s specified: %s.", name, what).With(name)
 }
