@@ -133,7 +133,8 @@ func (r *Replica) copyRaft(dst *Replica) error {
 	if index == 0 {
 		return nil
 	}
-	meta := metaOf(raft.SnapshotMeta{Index: index, Term: term, Configuration: f.Configuration(), ConfigurationIndex: f.Index()})
+	// Raft does not tell the configuration's own index; the snapshot's is as good.
+	meta := metaOf(raft.SnapshotMeta{Index: index, Term: term, Configuration: f.Configuration(), ConfigurationIndex: index})
 	return dst.snaps.putMeta(dst.snaps.newID(index, term), meta)
 }
 

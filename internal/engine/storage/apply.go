@@ -127,6 +127,8 @@ func (s *Store) Applied() uint64 {
 // PrepareDatabase makes durable what a database needs before the log names it, so
 // that a failure can still be reported. It is not needed for Apply.
 func (s *Store) PrepareDatabase(id DatabaseID) error {
+	s.keyringMu.Lock()
+	defer s.keyringMu.Unlock()
 	if _, err := s.cfg.Files.Create(id); err != nil {
 		return fmt.Errorf("create files of database %s: %w", id, err)
 	}

@@ -207,8 +207,17 @@ func (s *Store) confirmKeyring() error {
 	return s.recordKeyring()
 }
 
-// RecordKeyring notes the keyring's generation after it was replaced.
-func (s *Store) RecordKeyring() error { return s.recordKeyring() }
+// ReplaceKeyring runs change, which replaces the keyring once (a new master key),
+// and notes its new generation. Between the two nothing else changes the keyring:
+// a keyring two generations ahead of the note is refused at the next start.
+func (s *Store) ReplaceKeyring(change func() error) error {
+	s.keyringMu.Lock()
+	defer s.keyringMu.Unlock()
+	if err := change(); err != nil {
+		return err
+	}
+	return s.recordKeyring()
+}
 
 func (s *Store) recordKeyring() error {
 	k, ok := s.cfg.Files.(keyringFiles)

@@ -41,6 +41,8 @@ type Store struct {
 	cfg Config
 	log *slog.Logger
 
+	keyringMu sync.Mutex // one change of the keyring and its record
+
 	applyMu  sync.Mutex // one Apply, or a moment between two
 	state    state
 	sessions *sessions
@@ -317,9 +319,11 @@ func (s *Store) removeFiles(id DatabaseID) error {
 	if err := s.fs().RemoveAll(s.databaseDir(id)); err != nil {
 		return err
 	}
-	if err := syncDir(s.fs(), s.join("db")); err != nil {
+	if err := syncDir(s.fs(), s.join("db")); err != nil && !isNotExist(err) {
 		return err
 	}
+	s.keyringMu.Lock()
+	defer s.keyringMu.Unlock()
 	if err := s.cfg.Files.Remove(id); err != nil {
 		return err
 	}

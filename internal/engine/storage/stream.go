@@ -281,6 +281,9 @@ func (m *importer) begin(k []byte) error {
 	if err := m.store.fs().RemoveAll(m.store.databaseDir(d.id)); err != nil {
 		return err
 	}
+	if err := m.store.PrepareDatabase(d.id); err != nil {
+		return err
+	}
 	if err := d.open(true); err != nil {
 		return err
 	}
