@@ -27,7 +27,7 @@ func root(c *call) (int, any, error) {
 	}
 	return http.StatusOK, map[string]any{
 		"appName": "Keywright", "build": c.cfg.Build, "throttling": false, "links": c.self(),
-		"apiKey": map[string]any{"id": c.who.KeyID, "publicKey": c.who.PublicKey, "roles": roles},
+		"apiKey": map[string]any{"id": c.who.KeyID, "publicKey": c.who.PublicKey, "roles": roles, "accessList": []any{}},
 	}, nil
 }
 
