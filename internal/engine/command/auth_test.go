@@ -122,10 +122,13 @@ func TestRolesAreEnforcedAtOnce(t *testing.T) {
 	_, err = items.InsertOne(ctx, bson.D{{Key: "_id", Value: 2}})
 	wantCode(t, "write after the role is gone", err, 13)
 	must(t, items.FindOne(ctx, bson.D{}).Err())
+	quiet := n.as("app", "admin", "pw").Database("shop").Collection("items") // asks nothing while there is no such user
+	must(t, quiet.FindOne(ctx, bson.D{}).Err())
 	must(t, run(root, "admin", bson.D{{Key: "dropUser", Value: "app"}}))
 	wantCode(t, "read after the user is gone", items.FindOne(ctx, bson.D{}).Err(), 13)
 	must(t, run(root, "admin", bson.D{{Key: "createUser", Value: "app"}, {Key: "pwd", Value: "other"}, {Key: "roles", Value: bson.A{role("read", "shop")}}}))
 	wantCode(t, "read after another user of the name exists", items.FindOne(ctx, bson.D{}).Err(), 13)
+	wantCode(t, "read as another user of the same name", quiet.FindOne(ctx, bson.D{}).Err(), 13)
 	wantCode(t, "drop nobody", run(root, "admin", bson.D{{Key: "dropUser", Value: "nobody"}}), 11)
 	var info struct{ Users []bson.M }
 	must(t, root.Database("admin").RunCommand(ctx, bson.D{{Key: "usersInfo", Value: "app"}}).Decode(&info))
