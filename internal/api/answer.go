@@ -127,13 +127,22 @@ type list[T any] struct {
 
 // paged cuts a whole list into the page that was asked for.
 func paged[T any](c *call, all []T) (int, any, error) {
+	return pagedAs(c, all, func(v T) T { return v })
+}
+
+// pagedAs is paged for a list whose elements are shown in another form.
+func pagedAs[T, B any](c *call, all []T, show func(T) B) (int, any, error) {
 	p, err := c.page()
 	if err != nil {
 		return 0, nil, err
 	}
 	from := min((p.number-1)*p.size, len(all))
 	to := min(from+p.size, len(all))
-	return http.StatusOK, envelope(c, p, all[from:to], len(all)), nil
+	out := make([]B, 0, to-from)
+	for _, v := range all[from:to] {
+		out = append(out, show(v))
+	}
+	return http.StatusOK, envelope(c, p, out, len(all)), nil
 }
 
 // envelope wraps one page.

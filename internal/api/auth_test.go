@@ -246,3 +246,27 @@ func TestAReadOnlyKeyChangesNothing(t *testing.T) {
 		t.Errorf("an Organization Owner: %d %s", a.status, a.raw)
 	}
 }
+
+// A browser that has a key sends it along whoever asks; pages of others must not
+// make use of that.
+func TestPagesOfOtherOriginsChangeNothing(t *testing.T) {
+	r := newRig(t)
+	send := func(method, header, value string) answer {
+		req, err := http.NewRequestWithContext(t.Context(), method, r.srv.URL+"/api/atlas/v1.0/groups/"+string(r.project), strings.NewReader(`{"name":"Taken"}`))
+		r.Must(err)
+		req.Header.Set(header, value)
+		return r.send(owner, req)
+	}
+	r.unchanged("another origin", func() {
+		for _, h := range [][2]string{{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "https://evil.example"}, {"Origin", "null"}} {
+			for _, method := range []string{"PATCH", "DELETE"} {
+				if a := send(method, h[0], h[1]); a.status != 403 || a.code() != "CROSS_ORIGIN_REFUSED" {
+					t.Errorf("%v: %d %s", h, a.status, a.raw)
+				}
+			}
+		}
+	})
+	if a := send("PATCH", "Origin", r.srv.URL); a.status != 200 {
+		t.Errorf("our own page: %d %s", a.status, a.raw)
+	}
+}

@@ -349,11 +349,7 @@ func listClusters(c *call) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	out := []any{}
-	for _, v := range all {
-		out = append(out, c.cluster(v))
-	}
-	return paged(c, out)
+	return pagedAs(c, all, c.cluster)
 }
 
 func getCluster(c *call) (int, any, error) {

@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/keys"
@@ -120,13 +121,10 @@ func listGroups(c *call) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	out := []groupBody{}
-	for _, p := range all {
-		if n := c.query("name"); n == "" || n == p.Name {
-			out = append(out, c.groupBody(p))
-		}
+	if n := c.query("name"); n != "" {
+		all = slices.DeleteFunc(all, func(p store.Project) bool { return p.Name != n })
 	}
-	return paged(c, out)
+	return pagedAs(c, all, c.groupBody)
 }
 
 func getGroup(c *call) (int, any, error) {

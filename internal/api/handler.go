@@ -41,6 +41,7 @@ type Handler struct {
 	auth *authenticator
 	// failures slows down whoever tries keys.
 	failures *failures
+	origin   *http.CrossOriginProtection
 	routes   []route
 }
 
@@ -54,7 +55,7 @@ func New(cfg Config) *Handler {
 	}
 	return &Handler{
 		cfg: cfg, log: cfg.Logger, now: cfg.Now, auth: newAuthenticator(cfg.Tenant, cfg.Now),
-		failures: newFailures(cfg.Now), routes: routes(),
+		failures: newFailures(cfg.Now), origin: http.NewCrossOriginProtection(), routes: routes(),
 	}
 }
 
@@ -80,7 +81,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	head.Set("X-Content-Type-Options", "nosniff")
 	head.Set("Cache-Control", "no-store")
 	head.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	if r.TLS != nil {
+		head.Set("Strict-Transport-Security", "max-age=31536000")
+	}
 	defer h.survive(w, r)
+	if err := h.origin.Check(r); err != nil {
+		// A browser that knows a key would answer for any page that asks it to.
+		h.writeError(w, r, apierr.New(http.StatusForbidden, "CROSS_ORIGIN_REFUSED", "A page of another origin may not change anything here.").Because(err))
+		return
+	}
 	byMethod := match(h.routes, r.URL.EscapedPath())
 	if len(byMethod) == 0 {
 		h.unknown(w, r)

@@ -131,11 +131,7 @@ func listUsers(c *call) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	out := []userBody{}
-	for _, u := range all {
-		out = append(out, c.userBody(u))
-	}
-	return paged(c, out)
+	return pagedAs(c, all, c.userBody)
 }
 
 func getUser(c *call) (int, any, error) {
@@ -209,11 +205,7 @@ func addAccess(c *call) (int, any, error) {
 }
 
 func (c *call) entries(all []store.AccessEntry) (int, any, error) {
-	out := []entryBody{}
-	for _, e := range all {
-		out = append(out, c.entryBody(e))
-	}
-	return paged(c, out)
+	return pagedAs(c, all, c.entryBody)
 }
 
 func listAccess(c *call) (int, any, error) {

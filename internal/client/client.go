@@ -32,7 +32,11 @@ func New(base, publicKey string, privateKey secret.Bytes) *Client {
 	rt := http.DefaultTransport.(*http.Transport).Clone()
 	rt.Proxy = nil // our own server, most often on this machine
 	t := digest.NewTransportWithHTTPRoundTripper(publicKey, string(privateKey.Reveal()), rt)
-	return &Client{base: strings.TrimSuffix(base, "/"), http: &http.Client{Transport: t, Timeout: time.Minute}}
+	return &Client{base: strings.TrimSuffix(base, "/"), http: &http.Client{
+		Transport: t, Timeout: time.Minute,
+		// The API sends nobody elsewhere; credentials do not follow who does.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
 }
 
 // Error is the API's error document.
