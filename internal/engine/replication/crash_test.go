@@ -120,6 +120,7 @@ func powerLoss(t *testing.T, rng *rand.Rand, encrypted bool, round int) {
 	wg.Go(func() { // schema changes in between
 		for i := 0; ctx.Err() == nil; i++ {
 			_, _, _, _ = r.CreateIndexes(ctx, "d", "docs", []index.Spec{spec("a_1", false, "a"), spec("u_1", true, "u")})
+			_, _, _, _ = r.CreateIndexes(ctx, "d", "counters", []index.Spec{spec("a_1", false, "a"), spec("last_1", true, "last", "_id")})
 			if i%2 == 1 {
 				_, _ = r.DropIndexes(ctx, "d", "docs", nil)
 			}
