@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -49,12 +50,18 @@ func Run(args []string, stdout, stderr io.Writer) int {
 			_, _ = fmt.Fprintf(stderr, "error: %v\n", code.err)
 		}
 		return code.code
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), wrongWords(err):
 		_, _ = fmt.Fprintf(stderr, "error: %v\n", err)
 		return 2
 	}
 	_, _ = fmt.Fprintf(stderr, "error: %v\n", err)
 	return 1
+}
+
+// wrongWords recognizes what cobra says of words that it does not know; it gives
+// these errors no type.
+func wrongWords(err error) bool {
+	return strings.HasPrefix(err.Error(), "unknown command ") || strings.HasPrefix(err.Error(), "accepts ")
 }
 
 // usageError is a command line that cannot be understood.
