@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/keywright/keywright/internal/client"
+	"github.com/keywright/keywright/internal/engine/keysource"
+	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/secret"
 )
 
@@ -24,6 +28,7 @@ func TestBadInput(t *testing.T) {
 	k := p.enable("Good")
 	group := "/api/atlas/v2/groups/" + k.project
 	encryption := group + "/encryptionAtRest"
+	across := "" // the project whose key is in another account
 
 	p.run(t, "encryption at rest", func(t *testing.T) {
 		c := p.customer()
@@ -94,6 +99,7 @@ func TestBadInput(t *testing.T) {
 			"Action": []string{"kms:DescribeKey", "kms:Encrypt", "kms:Decrypt"}, "Resource": []string{other.keyARN, arn},
 		}))
 		p.call("PATCH", "/api/atlas/v2/groups/"+other.project+"/encryptionAtRest", kmsConfig(other.role.RoleID, arn), nil)
+		across = other.project
 		p.createCluster(other.project, "Across", "AWS", 1)
 		p.createUser(other.project)
 		c := p.connect(other.project, "Across")
@@ -192,6 +198,7 @@ func TestBadInput(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		p.foreignKey(t, p.cluster(k.project, "Sized"), p.cluster(across, "Across"))
 		conn, err = tls.Dial("tcp", p.boot.KMIP.Address, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}})
 		if err == nil {
 			defer func() { _ = conn.Close() }()
@@ -202,6 +209,37 @@ func TestBadInput(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A node's certificate opens the node's own keys and no others.
+func (p *platform) foreignKey(t *testing.T, a, b clusterBody) {
+	t.Helper()
+	na, nb := a.Keywright.Nodes[0], b.Keywright.Nodes[0]
+	host, port, err := net.SplitHostPort(p.boot.KMIP.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := keysource.New(keysource.Config{
+		ServerNames: []string{host}, Port: number, ServerCAFile: p.boot.KMIP.CAFile,
+		ClientCertificateFile: filepath.Join(p.dir, "agent", "nodes", na.ID, "kmip.pem"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := source.Get(t.Context(), keys.KeyID(na.MasterKey))
+	if err != nil || own.Len() != 32 {
+		t.Errorf("a node does not get its own key: %v", err)
+	}
+	if _, err := source.Get(t.Context(), keys.KeyID(nb.MasterKey)); !errors.Is(err, keysource.ErrDenied) {
+		t.Errorf("a node asks for another node's key and is told %v", err)
+	}
+	if _, err := source.State(t.Context(), keys.KeyID(nb.MasterKey)); !errors.Is(err, keysource.ErrDenied) {
+		t.Errorf("a node asks for the state of another node's key and is told %v", err)
+	}
 }
 
 // get reads a resource as it is.

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -285,10 +286,8 @@ func (s *story) checkCallLog(t *testing.T) {
 func (s *story) mongods() map[string]int {
 	out := map[string]int{}
 	for _, x := range s.named("mongod") {
-		for i, a := range x.args {
-			if a == "--nodeId" && i+1 < len(x.args) && x.args[2] != "rewrite" {
-				out[x.args[i+1]] = x.pid
-			}
+		if i := slices.Index(x.args, "--nodeId"); i > 0 && i+1 < len(x.args) && x.args[2] != "rewrite" {
+			out[x.args[i+1]] = x.pid
 		}
 	}
 	return out
@@ -502,17 +501,34 @@ func (s *story) killEverything(t *testing.T) {
 	}
 }
 
-// convert changes a cluster's provider while everything is killed at every stage.
+// ofNode lists the processes that work on a node's files: the node itself, and
+// what rewrites it.
+func (s *story) ofNode(id string) []process {
+	var out []process
+	for _, x := range s.named("mongod") {
+		if i := slices.Index(x.args, "--nodeId"); i > 0 && i+1 < len(x.args) && x.args[i+1] == id {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// convert changes a cluster's provider while whatever works on the node's files
+// is killed again and again, and the agent with it.
 func (s *story) convert(t *testing.T, provider string, encrypted bool) {
+	node := s.cluster(s.project, "Plain").Keywright.Nodes[0].ID
 	s.call("PATCH", clusterPath(s.project, "Plain"), map[string]any{"encryptionAtRestProvider": provider}, nil)
-	for range 3 {
-		s.eventually("the node works", time.Minute, func() error {
-			if len(s.named("mongod")) == 0 {
-				return errors.New("no node runs")
+	seen := map[int]bool{}
+	for range 5 {
+		s.eventually("something works on the node's files", time.Minute, func() error {
+			for _, x := range s.ofNode(node) {
+				if !seen[x.pid] {
+					seen[x.pid] = true
+					return syscall.Kill(x.pid, syscall.SIGKILL)
+				}
 			}
-			return nil
+			return errors.New("no new process")
 		})
-		s.killNamed("mongod") // the rewriting process as well, if it runs now
 	}
 	s.killNamed("agent")
 	s.eventually("the cluster is rewritten", 2*time.Minute, func() error {
@@ -523,7 +539,6 @@ func (s *story) convert(t *testing.T, provider string, encrypted bool) {
 		return nil
 	})
 	s.intact(t, "Plain")
-	node := s.cluster(s.project, "Plain").Keywright.Nodes[0].ID
 	s.eventually("the old files are gone", time.Minute, func() error {
 		dirs, err := filepath.Glob(filepath.Join(s.dir, "agent", "nodes", node, "data-*"))
 		if err == nil && len(dirs) != 1 {
