@@ -125,6 +125,9 @@ func (a *Agent) open(ctx context.Context) error {
 	if a.linkCert, err = pki.OpenKeeper(ctx, pki.KeeperConfig{
 		Kind: pki.KindLink, CAs: []byte(a.id.CAs.Link), Use: pki.AsClient, File: a.dir.linkCert(), Logger: a.log,
 		Signer: pki.SignerFunc(func(ctx context.Context, csr []byte) ([]byte, error) {
+			if a.link == nil { // asked while opening: there is nothing to prove ourselves with
+				return nil, fmt.Errorf("%s is missing, damaged or expired: remove %s and enrol this host again under its name", a.dir.linkCert(), a.dir.identity())
+			}
 			cert, err := a.link.Renew(ctx, string(csr))
 			return []byte(cert), err
 		}),
@@ -161,26 +164,36 @@ func (a *Agent) serve(ctx context.Context) error {
 	}
 	// KMIP and custody outlive the nodes at the end: a node that stops in order
 	// may still need them.
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	tail, endTail := context.WithCancel(context.WithoutCancel(ctx))
 	defer endTail()
 	var parts errgroup.Group
-	parts.Go(func() error { return a.kmip.Serve(tail) })
-	parts.Go(func() error { return keeper.Run(tail) })
-	parts.Go(func() error { return a.linkCert.Run(tail) })
-	parts.Go(func() error { return a.reporter.run(tail) })
-	if err := a.reconcile(tail); err != nil {
-		a.log.Error("stored desired state could not be taken up", "error", err)
+	for name, run := range map[string]func(context.Context) error{
+		"KMIP server": a.kmip.Serve, "KMIP certificate": keeper.Run, "link certificate": a.linkCert.Run, "reporter": a.reporter.run,
+	} {
+		parts.Go(func() error {
+			err := run(tail)
+			if tail.Err() != nil {
+				return nil
+			}
+			end() // without one of its parts an agent is none
+			return fmt.Errorf("%s ended: %w", name, err)
+		})
 	}
-	if err := a.announce(); err != nil {
-		return err
+	err = a.reconcile(tail)
+	if err == nil {
+		err = a.announce()
 	}
-	a.follow(ctx, tail)
+	if err == nil {
+		a.follow(ctx, tail)
+	}
 	a.dismiss()
 	endTail()
-	err = parts.Wait()
+	err = errors.Join(err, parts.Wait())
 	a.link.Close()
-	if errors.Is(err, context.Canceled) {
-		err = nil
+	if a.cfg.ReadyFile != "" {
+		err = errors.Join(err, durable.Remove(a.cfg.ReadyFile))
 	}
 	return err
 }
@@ -192,16 +205,20 @@ func (a *Agent) kmipCertificate(ctx context.Context) (*pki.Keeper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("KMIP address %q: %w", a.cfg.KMIPListen, err)
 	}
+	var names []string
+	if ip := net.ParseIP(host); ip != nil && !ip.IsUnspecified() || ip == nil && host != "" {
+		names = []string{host} // the loopback addresses are always in
+	}
 	for {
 		k, err := pki.OpenKeeper(ctx, pki.KeeperConfig{
 			Kind: pki.KindKMIPServer, CAs: []byte(a.id.CAs.KMIPServer), Use: pki.AsServer, File: a.dir.kmipCert(), Logger: a.log,
 			Signer: pki.SignerFunc(func(ctx context.Context, csr []byte) ([]byte, error) {
-				cert, err := a.link.Sign(ctx, agentlink.SignRequest{Kind: agentlink.SignKMIPServer, CSR: string(csr), Addresses: []string{host}})
+				cert, err := a.link.Sign(ctx, agentlink.SignRequest{Kind: agentlink.SignKMIPServer, CSR: string(csr), Addresses: names})
 				return []byte(cert), err
 			}),
 		})
 		var refused *agentlink.Error
-		if err == nil || errors.As(err, &refused) || ctx.Err() != nil {
+		if err == nil || errors.As(err, &refused) && refused.Status < 500 || ctx.Err() != nil {
 			return k, err
 		}
 		a.log.Warn("certificate of the KMIP server could not be had, trying again", "error", err)
@@ -232,11 +249,21 @@ func (a *Agent) kmipListen() (net.Listener, error) {
 		return nil, fmt.Errorf("listen for KMIP: %w", err)
 	}
 	chosen := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-	return l, durable.WriteFile(memory, []byte(chosen+"\n"), 0o600)
+	if err := durable.WriteFile(memory, []byte(chosen+"\n"), 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
 }
 
-func (a *Agent) kmipHost() string { return a.kmip.Addr().(*net.TCPAddr).IP.String() }
-func (a *Agent) kmipPort() int    { return a.kmip.Addr().(*net.TCPAddr).Port }
+// kmipHost is where the host's own nodes reach the KMIP server.
+func (a *Agent) kmipHost() string {
+	if ip := a.kmip.Addr().(*net.TCPAddr).IP; !ip.IsUnspecified() {
+		return ip.String()
+	}
+	return "127.0.0.1"
+}
+
+func (a *Agent) kmipPort() int { return a.kmip.Addr().(*net.TCPAddr).Port }
 
 func (a *Agent) announce() error {
 	if a.cfg.ReadyFile == "" {
@@ -247,6 +274,9 @@ func (a *Agent) announce() error {
 		PID: os.Getpid(), Host: string(a.id.Host),
 	}, 0o600)
 }
+
+// codeFrozen is the control plane's refusal to a host that knows more than its store.
+const codeFrozen = "HOST_FROZEN"
 
 // follow asks for the desired state and takes it up, until ctx ends. parts is
 // the life of what it starts.
@@ -270,6 +300,10 @@ func (a *Agent) follow(ctx, parts context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		var refused *agentlink.Error
+		if errors.As(err, &refused) && refused.Code == codeFrozen {
+			a.wishes.freeze(refused.Detail)
+		}
 		a.log.Warn("desired state could not be had, the last one stays in force", "error", err, "retry_in", backoff.String())
 		select {
 		case <-ctx.Done():
@@ -283,107 +317,26 @@ func (a *Agent) takeUp(parts context.Context, d agentlink.Desired) error {
 	if d.Host != a.id.Host || d.Deployment != a.id.Deployment {
 		return fmt.Errorf("the control plane speaks of host %s of deployment %s, this is host %s of %s", d.Host, d.Deployment, a.id.Host, a.id.Deployment)
 	}
+	if err := check(d); err != nil {
+		return fmt.Errorf("the control plane's desired state is refused: %w", err)
+	}
 	if err := a.wishes.take(d); err != nil {
 		return err
 	}
 	if err := a.reconcile(parts); err != nil {
 		return err
 	}
-	if err := a.vault.syncEscrow(parts); err != nil {
-		a.log.Warn("escrow is behind, it is tried again", "error", err)
-	}
 	a.reporter.poke()
 	return nil
 }
 
-// reconcile starts, updates and ends custodians and nodes as the desired state
-// says. Custodians come first: a node asks them before it starts.
-func (a *Agent) reconcile(ctx context.Context) error {
-	d, _ := a.wishes.get()
-	a.reconcileCustodians(ctx, d)
-	ids := map[keys.NodeID]bool{}
-	for _, n := range d.Nodes {
-		ids[n.ID] = true
-	}
-	for _, t := range d.Tombstones {
-		if _, err := os.Stat(a.dir.node(t.Node)); err == nil || len(a.vault.store.OfNode(t.Node)) > 0 && t.DestroyKeys {
-			ids[t.Node] = true
-		}
-	}
-	onDisk, err := os.ReadDir(a.dir.nodes())
-	if err != nil {
-		return fmt.Errorf("list nodes: %w", err)
-	}
-	for _, e := range onDisk {
-		if e.IsDir() {
-			ids[keys.NodeID(e.Name())] = true
-		}
-	}
-	var errs []error
-	for id := range ids {
-		errs = append(errs, a.superviseNode(ctx, id))
-	}
-	return errors.Join(errs...)
+// access implements custodians.
+func (a *Agent) access(p keys.ProjectID) (access, bool) {
+	c, ok := a.custodian(p)
+	return c, ok
 }
 
-func (a *Agent) superviseNode(ctx context.Context, id keys.NodeID) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if r, ok := a.nodes[id]; ok {
-		r.it.poke()
-		return nil
-	}
-	n, err := newNode(a, id)
-	if err != nil {
-		return err
-	}
-	ctx, stop := context.WithCancel(ctx)
-	r := &running[*node]{it: n, stop: stop, done: make(chan struct{})}
-	a.nodes[id] = r
-	a.background.Go(func() {
-		defer close(r.done)
-		n.run(ctx)
-	})
-	return nil
-}
-
-func (a *Agent) reconcileCustodians(ctx context.Context, d agentlink.Desired) {
-	wanted := map[keys.ProjectID]agentlink.Project{}
-	for _, p := range d.Projects {
-		if p.CustomerKey != nil {
-			wanted[p.ID] = p
-		}
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for id, r := range a.custodes {
-		if _, ok := wanted[id]; !ok {
-			r.stop()
-			delete(a.custodes, id)
-			if err := durable.Remove(a.dir.custody(id)); err != nil {
-				a.log.Warn("state of a project without customer key stays behind", "project", id, "error", err)
-			}
-		}
-	}
-	for id, p := range wanted {
-		if r, ok := a.custodes[id]; ok {
-			r.it.update(p)
-			continue
-		}
-		c := newCustodian(a, p)
-		ctx, stop := context.WithCancel(ctx)
-		r := &running[*custodian]{it: c, stop: stop, done: make(chan struct{})}
-		a.custodes[id] = r
-		a.background.Go(func() {
-			defer close(r.done)
-			if err := c.loop.Run(ctx); err != nil && ctx.Err() == nil {
-				a.log.Error("custody loop ended", "project", id, "error", err)
-			}
-		})
-	}
-}
-
-// custodian implements custodians.
+// custodian finds a project's custodian.
 func (a *Agent) custodian(p keys.ProjectID) (*custodian, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -409,17 +362,6 @@ func (a *Agent) nodesOf(p keys.ProjectID) []*node {
 		}
 	}
 	return out
-}
-
-func (n *node) project() keys.ProjectID {
-	n.mu.Lock()
-	exists, p := n.exists, n.rec.Project
-	n.mu.Unlock()
-	if !exists {
-		w, _ := n.a.wishes.node(n.id)
-		p = w.Project
-	}
-	return p
 }
 
 // stopEncrypted enforces INVALID. It returns at once; the processes are gone

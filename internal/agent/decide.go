@@ -14,13 +14,16 @@ const (
 	doRewrite action = "rewrite" // write the files anew with or without encryption, swap
 	doTend    action = "tend"    // users, leftovers of a rewrite
 	doRemove  action = "remove"  // carry out a tombstone
+	// doAcknowledge notes a newer generation that the node already corresponds to.
+	doAcknowledge action = "acknowledge"
 )
 
 // situation is everything that decides what a node needs next.
 type situation struct {
 	// wanted is nil for a node that the control plane does not name (any more):
 	// absence is not deletion, so nothing is done to it.
-	wanted    *agentlink.Node
+	wanted *agentlink.Node
+	// tombstone is an order to remove the node that is newer than its files.
 	tombstone bool
 	// exists tells that there is a record; encrypted and generation are its files'.
 	exists     bool
@@ -49,6 +52,8 @@ func decide(s situation) (action, agentlink.Phase, string) {
 		return doNothing, agentlink.PhaseStopped, "the control plane does not name this node; it is left as it is"
 	case !s.wanted.Run && s.running:
 		return doStop, agentlink.PhaseStopped, ""
+	case !s.wanted.Run && s.behind():
+		return doAcknowledge, agentlink.PhaseStopped, ""
 	case !s.wanted.Run:
 		return doNothing, agentlink.PhaseStopped, ""
 	}
@@ -72,6 +77,13 @@ func decide(s situation) (action, agentlink.Phase, string) {
 		return doTend, agentlink.PhaseRunning, ""
 	case rewrite:
 		return doNothing, agentlink.PhaseRunning, "the change of encryption waits for the customer key"
+	case s.behind():
+		return doAcknowledge, agentlink.PhaseRunning, ""
 	}
 	return doNothing, agentlink.PhaseRunning, ""
+}
+
+// behind tells that the files are as wanted, and only their generation is older.
+func (s situation) behind() bool {
+	return s.exists && s.wanted != nil && s.wanted.Generation > s.generation && s.wanted.Encrypted == s.encrypted
 }

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,6 +19,10 @@ import (
 // without. It is safe for concurrent use.
 type wishes struct {
 	path string
+	// taking serializes take; mu is never held while the disk is written, since
+	// custody's stop asks here too.
+	taking  sync.Mutex
+	written []byte
 
 	mu      sync.Mutex
 	current agentlink.Desired
@@ -34,6 +40,9 @@ func openWishes(path string) (*wishes, error) {
 	if w.current.Version > agentlink.Version {
 		return nil, fmt.Errorf("stored desired state: %w", agentlink.ErrVersion)
 	}
+	if err := check(w.current); err != nil {
+		return nil, fmt.Errorf("stored desired state %s: %w", path, err)
+	}
 	w.index()
 	return w, nil
 }
@@ -43,23 +52,57 @@ func openWishes(path string) (*wishes, error) {
 // (key-plane rule 2.4).
 var errRolledBack = errors.New("the control plane is older than this host remembers")
 
-// take stores a newer desired state.
+// take stores a newer desired state. The same revision is taken too: after a restart
+// it brings the passwords, which are not on disk.
 func (w *wishes) take(d agentlink.Desired) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if d.Revision < w.current.Revision {
-		w.frozen = fmt.Sprintf("control plane offers revision %d, this host has %d: was its store restored from a backup?", d.Revision, w.current.Revision)
+	w.taking.Lock()
+	defer w.taking.Unlock()
+	have, _ := w.get()
+	if d.Revision < have.Revision {
+		w.freeze(fmt.Sprintf("control plane offers revision %d, this host has %d: was its store restored from a backup?", d.Revision, have.Revision))
 		return errRolledBack
 	}
-	w.frozen = ""
-	if err := durable.WriteJSON(w.path, withoutPasswords(d), 0o600); err != nil {
-		return err
+	b, err := json.MarshalIndent(withoutPasswords(d), "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode desired state: %w", err)
 	}
+	if !bytes.Equal(b, w.written) {
+		if err := durable.WriteFile(w.path, b, 0o600); err != nil {
+			return err
+		}
+		w.written = b
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.frozen = ""
 	w.current = d
 	w.index()
 	close(w.changed)
 	w.changed = make(chan struct{})
 	return nil
+}
+
+// freeze notes why no changes come.
+func (w *wishes) freeze(why string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.frozen = why
+}
+
+// check refuses a state whose identifiers cannot be names of files: they become
+// directories that are removed on a tombstone.
+func check(d agentlink.Desired) error {
+	var errs []error
+	for _, p := range d.Projects {
+		errs = append(errs, keys.CheckID("project", string(p.ID)))
+	}
+	for _, n := range d.Nodes {
+		errs = append(errs, keys.CheckID("node", string(n.ID)), keys.CheckID("project", string(n.Project)), keys.CheckID("cluster", string(n.Cluster)))
+	}
+	for _, t := range d.Tombstones {
+		errs = append(errs, keys.CheckID("tombstone", string(t.Node)))
+	}
+	return errors.Join(errs...)
 }
 
 func withoutPasswords(d agentlink.Desired) agentlink.Desired {

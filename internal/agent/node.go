@@ -2,32 +2,33 @@ package agent
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"os"
+	"reflect"
 	"sync"
 	"time"
 
 	"github.com/keywright/keywright/internal/agent/driver"
-	"github.com/keywright/keywright/internal/agent/durable"
 	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/keys"
-	"github.com/keywright/keywright/internal/kmip"
 	"github.com/keywright/keywright/internal/pki"
 )
 
 const (
 	// stopGrace is how long a node may take to stop when nobody is in a hurry.
 	stopGrace = 15 * time.Second
-	// prepareLimit bounds a start until the node serves as primary.
+	// prepareLimit bounds a start until the node serves as primary, adoptLimit the
+	// wait for a found process to answer.
 	prepareLimit = time.Minute
+	adoptLimit   = 20 * time.Second
 	backoffMin   = 500 * time.Millisecond
 	backoffMax   = 30 * time.Second
+	// steady is how long a process has to live for its end not to count as a failed start.
+	steady = 10 * time.Second
 )
 
-// node supervises one database node. run owns its state; the fields behind mu
-// are shared with custody's stop and with reports.
+// node supervises one database node. run owns its state and alone changes the
+// record; the fields behind mu are shared with custody's stop and with reports, and
+// mu is never held while anything waits for a disk.
 type node struct {
 	a   *Agent
 	id  keys.NodeID
@@ -39,28 +40,41 @@ type node struct {
 	wg      sync.WaitGroup
 
 	mu      sync.Mutex
+	loaded  bool // the record was read, or there is none
 	rec     record
 	exists  bool
 	proc    *driver.Process
-	helper  *driver.Process // a rewrite that runs, and whether a key is involved
+	born    time.Time       // when proc was started or adopted
+	helper  *driver.Process // a rewrite that runs, which works with a customer key
 	phase   agentlink.Phase
 	message string
 	since   time.Time
 }
 
-func newNode(a *Agent, id keys.NodeID) (*node, error) {
+func newNode(a *Agent, id keys.NodeID) *node {
 	n := &node{
 		a: a, id: id, log: a.log.With(slog.String("node", string(id))), drv: driver.Bundled{Executable: a.cfg.Executable},
 		wake: make(chan struct{}, 1), keepers: map[pki.Kind]*pki.Keeper{}, since: time.Now(),
 	}
-	var err error
-	if n.rec, n.exists, err = loadRecord(a.dir, id); err != nil {
-		return nil, err
+	if err := n.load(); err != nil {
+		n.log.Error("record of node cannot be read, nothing is done to the node", "error", err)
 	}
-	if n.exists {
-		a.ports.keep(n.rec.Port)
+	return n
+}
+
+// load reads the record. A damaged one leaves the node alone until a person acts.
+func (n *node) load() error {
+	rec, exists, err := loadRecord(n.a.dir, n.id)
+	if err != nil {
+		return err
 	}
-	return n, nil
+	if exists {
+		n.a.ports.keep(rec.Port)
+	}
+	n.mu.Lock()
+	n.rec, n.exists, n.loaded = rec, exists, true
+	n.mu.Unlock()
+	return nil
 }
 
 // poke makes the state machine look again.
@@ -71,40 +85,95 @@ func (n *node) poke() {
 	}
 }
 
+// doSettle is what comes before every action: to know what is.
+const doSettle action = "settle"
+
+// retry spaces the attempts of an action that fails. In another situation it is tried
+// at once.
+type retry struct {
+	backoff time.Duration
+	at      time.Time
+	act     action
+	in      situation
+}
+
+func (r *retry) failed(act action, s situation) time.Duration {
+	r.backoff = min(max(2*r.backoff, backoffMin), backoffMax)
+	r.at, r.act, r.in = time.Now().Add(r.backoff), act, s
+	return r.backoff
+}
+
+// left is how long an action is not to be tried.
+func (r *retry) left(act action, s situation) time.Duration {
+	if r.act != doSettle && r.act != act || !reflect.DeepEqual(r.in, s) {
+		return 0
+	}
+	return max(0, time.Until(r.at))
+}
+
 // run drives the node until ctx ends.
 func (n *node) run(ctx context.Context) {
 	defer n.wg.Wait()
-	n.adopt(ctx)
-	backoff := backoffMin
+	var r retry
 	for ctx.Err() == nil {
-		act, phase, message := decide(n.look())
-		n.enter(phase, message)
-		err := n.perform(ctx, act)
-		var retry <-chan time.Time
-		switch {
-		case err != nil && ctx.Err() == nil:
-			n.log.Warn("node is not as it should be", "action", act, "error", err, "retry_in", backoff.String())
-			n.enter(n.failurePhase(act), err.Error())
-			retry, backoff = time.After(backoff), min(2*backoff, backoffMax)
-		case act != doNothing:
-			backoff = backoffMin
+		s := n.look()
+		act, _, _ := decide(s)
+		if d := r.left(act, s); d > 0 {
+			n.sleep(ctx, d, &r)
 			continue
 		}
-		select {
-		case <-ctx.Done():
-		case <-n.wake:
-			backoff = backoffMin
-		case <-n.ended():
-			n.processEnded()
-		case <-retry:
+		act = doSettle
+		err := n.settle(ctx)
+		if err == nil {
+			var phase agentlink.Phase
+			var message string
+			act, phase, message = decide(n.look())
+			n.enter(phase, message)
+			err = n.perform(ctx, act)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			s := n.look()
+			n.enter(n.failurePhase(act, s), err.Error())
+			n.log.Warn("node is not as it should be", "action", act, "error", err, "retry_in", r.failed(act, s).String())
+		case act == doNothing:
+			n.sleep(ctx, time.Hour, &r)
+		case act != doStart: // a start has to last first
+			r = retry{}
+		}
+	}
+}
+
+// sleep waits for news, but not longer than d.
+func (n *node) sleep(ctx context.Context, d time.Duration, r *retry) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	n.mu.Lock()
+	var ended <-chan struct{}
+	if n.proc != nil {
+		ended = n.proc.Done()
+	}
+	born := n.born
+	n.mu.Unlock()
+	select {
+	case <-ctx.Done():
+	case <-n.wake:
+	case <-t.C:
+	case <-ended:
+		n.processEnded()
+		if time.Since(born) < steady {
+			r.failed(doStart, n.look())
+		} else {
+			*r = retry{}
 		}
 	}
 }
 
 // failurePhase is the phase after an action failed. A failed start of an
 // encrypted node is most often the key's; the verdict says so soon.
-func (n *node) failurePhase(act action) agentlink.Phase {
-	s := n.look()
+func (n *node) failurePhase(act action, s situation) agentlink.Phase {
 	switch {
 	case s.running:
 		return agentlink.PhaseRunning
@@ -114,16 +183,6 @@ func (n *node) failurePhase(act action) agentlink.Phase {
 		return agentlink.PhaseStarting
 	}
 	return agentlink.PhaseFailed
-}
-
-// ended is closed when the process ends; nil (blocks for ever) without one.
-func (n *node) ended() <-chan struct{} {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.proc == nil {
-		return nil
-	}
-	return n.proc.Done()
 }
 
 func (n *node) processEnded() {
@@ -140,26 +199,28 @@ func (n *node) look() situation {
 	d, _ := n.a.wishes.get()
 	n.processEnded()
 	n.mu.Lock()
-	s := situation{
-		exists: n.exists, encrypted: n.exists && n.rec.Encrypted, generation: n.rec.Generation, running: n.proc != nil,
-	}
-	project := n.rec.Project
+	rec := n.rec
+	s := situation{exists: n.exists, encrypted: n.exists && rec.Encrypted, generation: rec.Generation, running: n.proc != nil}
 	n.mu.Unlock()
+	project := rec.Project
 	for _, w := range d.Nodes {
 		if w.ID == n.id {
-			s.wanted, project = &w, w.Project
+			s.wanted = &w
+			if !s.exists {
+				project = w.Project
+			}
 		}
 	}
 	for _, t := range d.Tombstones {
-		s.tombstone = s.tombstone || t.Node == n.id
+		if t.Node == n.id && s.wanted == nil && (!s.exists || t.Generation > rec.Generation && t.Project == rec.Project) {
+			s.tombstone = true
+		}
 	}
 	if c, ok := n.a.custodian(project); ok {
-		st := c.loop.State()
-		s.mayStart, s.mustBeDown = st.MayStart(), st.MustBeDown()
+		s.mayStart, s.mustBeDown = c.mayStart(), c.mustBeDown()
 	}
 	if s.running {
-		tend, _ := n.chores()
-		s.untended = tend
+		s.untended, _ = n.chores()
 	}
 	return s
 }
@@ -176,6 +237,8 @@ func (n *node) perform(ctx context.Context, act action) error {
 		return n.tend(ctx)
 	case doRemove:
 		return n.remove(ctx)
+	case doAcknowledge:
+		return n.acknowledge()
 	case doNothing:
 	}
 	return nil
@@ -194,183 +257,58 @@ func (n *node) enter(p agentlink.Phase, message string) {
 	}
 }
 
-// adopt takes over a process that an earlier agent left running. Whether it is
-// really ours an authenticated call decides; a stranger on our files is stopped.
-func (n *node) adopt(ctx context.Context) {
-	n.mu.Lock()
-	exists, rec := n.exists, n.rec
-	n.mu.Unlock()
-	if !exists {
-		return
-	}
-	p, err := driver.Adopt(n.a.dir.node(n.id, rec.dirName()))
-	if err != nil || p == nil {
-		if err != nil {
-			n.log.Error("running process could not be adopted", "error", err)
-		}
-		return
-	}
-	n.mu.Lock()
-	n.proc = p
-	n.mu.Unlock()
-	if n.look().mustBeDown {
-		return // the state machine stops it; asking it first would only take time
-	}
-	admin, err := n.admin(rec)
-	if err == nil {
-		limit, cancel := context.WithTimeout(ctx, 5*time.Second)
-		defer cancel()
-		err = admin.Ping(limit)
-	}
-	if err != nil {
-		n.log.Warn("process on the node's files does not answer as ours, stopping it", "pid", p.PID, "error", err)
-		if err := p.Stop(ctx, stopGrace); err != nil {
-			n.log.Error("process on the node's files does not stop", "error", err)
-		}
-		return
-	}
-	n.log.Info("running node adopted", "pid", p.PID)
-}
-
-// admin speaks to the node as its administrator.
-func (n *node) admin(r record) (*driver.Admin, error) {
-	pw, err := password(n.a.dir, n.id)
-	if err != nil {
-		return nil, err
-	}
-	return driver.NewAdmin(r.Port, n.a.dir.databaseCA(), pw), nil
-}
-
-// create makes the node's record: its directory and its port.
-func (n *node) create(w agentlink.Node) (record, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.exists {
-		return n.rec, nil
-	}
-	if err := os.MkdirAll(n.a.dir.node(n.id), 0o700); err != nil {
-		return record{}, fmt.Errorf("make node directory: %w", err)
-	}
-	if err := durable.SyncDir(n.a.dir.nodes()); err != nil {
-		return record{}, err
-	}
-	port, err := n.a.ports.take()
-	if err != nil {
-		return record{}, err
-	}
-	r := record{
-		Node: w.ID, Project: w.Project, Cluster: w.Cluster, Port: port, Dir: 1,
-		Encrypted: w.Encrypted, ReplSet: w.ReplicaSet, Generation: w.Generation,
-	}
-	if err := r.save(n.a.dir); err != nil {
-		n.a.ports.drop(port)
-		return record{}, err
-	}
-	n.rec, n.exists = r, true
-	return r, nil
-}
-
-// start brings the node up and waits until it serves.
-func (n *node) start(ctx context.Context) error {
-	w, ok := n.a.wishes.node(n.id)
-	if !ok {
-		return errors.New("the node is not wanted any more")
-	}
-	r, err := n.create(w)
-	if err != nil {
-		return err
-	}
-	spec, err := n.spec(ctx, w, r, r.Encrypted)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(spec.DBPath, 0o700); err != nil {
-		return fmt.Errorf("make data directory: %w", err)
-	}
-	p, err := driver.Start(n.drv.Start(spec), n.a.dir.node(n.id, "output.log"))
-	if err != nil {
-		return err
-	}
-	n.mu.Lock()
-	n.proc = p
-	n.mu.Unlock()
-	// The verdict may have turned between looking and starting.
-	if s := n.look(); s.encrypted && s.mustBeDown {
-		return p.Stop(ctx, n.drv.Grace())
-	}
-	n.log.Info("node started", "pid", p.PID, "port", r.Port)
-	if err := n.prepare(ctx, p, r); err != nil {
-		// A node that runs but does not serve is taken down: the next try starts clean.
-		return errors.Join(err, p.Stop(ctx, stopGrace))
-	}
-	if w.Generation > r.Generation && w.Encrypted == r.Encrypted {
-		if err := n.update(func(r *record) { r.Generation = w.Generation }); err != nil {
-			return err
-		}
-	}
-	return n.tend(ctx)
-}
-
-// prepare waits until the node serves as primary, giving up when its process ends.
-func (n *node) prepare(ctx context.Context, p *driver.Process, r record) error {
-	admin, err := n.admin(r)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
-	defer cancel()
-	for {
-		err := admin.Prepare(ctx, r.ReplSet, fmt.Sprintf("127.0.0.1:%d", r.Port))
-		if err == nil {
-			break
-		}
-		select {
-		case <-p.Done():
-			return fmt.Errorf("node ended with code %d before it served, see %s", p.ExitCode(), n.a.dir.node(n.id, "mongod.log"))
-		case <-ctx.Done():
-			return fmt.Errorf("node does not serve: %w", err)
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-	if r.Prepared {
-		return nil
-	}
-	return n.update(func(r *record) { r.Prepared = true })
-}
-
-// update changes the record durably.
+// update changes the record durably. Only run calls it.
 func (n *node) update(change func(*record)) error {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	r := n.rec
+	n.mu.Unlock()
 	change(&r)
 	if err := r.save(n.a.dir); err != nil {
 		return err
 	}
+	n.mu.Lock()
 	n.rec = r
+	n.mu.Unlock()
 	return nil
 }
 
-// stop takes the process down.
-func (n *node) stop(ctx context.Context, grace time.Duration) error {
-	n.mu.Lock()
-	p := n.proc
-	n.mu.Unlock()
-	if p == nil {
+// acknowledge notes the wanted generation where the files already are as wanted.
+func (n *node) acknowledge() error {
+	w, ok := n.a.wishes.node(n.id)
+	if !ok {
 		return nil
 	}
-	if n.look().mustBeDown {
-		grace = min(grace, n.drv.Grace())
+	err := n.update(func(r *record) {
+		if w.Encrypted == r.Encrypted {
+			r.Generation = max(r.Generation, w.Generation)
+		}
+	})
+	n.a.reporter.poke()
+	return err
+}
+
+// project is the node's, by its record before what is wanted.
+func (n *node) project() keys.ProjectID {
+	n.mu.Lock()
+	exists, p := n.exists, n.rec.Project
+	n.mu.Unlock()
+	if !exists {
+		w, _ := n.a.wishes.node(n.id)
+		p = w.Project
 	}
-	if err := p.Stop(ctx, grace); err != nil {
-		return err
-	}
-	n.processEnded()
-	return nil
+	return p
+}
+
+// keyed tells whether the node has files under the project's customer key, or may
+// have: a record that cannot be read counts.
+func (n *node) keyed(p keys.ProjectID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return !n.loaded || n.exists && n.rec.Project == p && (n.rec.Encrypted || n.helper != nil || len(n.rec.Stale) > 0)
 }
 
 // takeAway is custody's stop: at once, past the state machine, on whatever of
-// this node works with a customer key.
+// this node works with a customer key. The custody loop calls it.
 func (n *node) takeAway() {
 	n.mu.Lock()
 	var victims []*driver.Process
@@ -382,7 +320,8 @@ func (n *node) takeAway() {
 	}
 	n.mu.Unlock()
 	for _, p := range victims {
-		n.wg.Go(func() {
+		// The agent waits for these after the loops that call here have ended.
+		n.a.background.Go(func() {
 			if err := p.Stop(context.Background(), n.drv.Grace()); err != nil {
 				n.log.Error("process does not stop although its key was taken away", "pid", p.PID, "error", err)
 			}
@@ -391,116 +330,21 @@ func (n *node) takeAway() {
 	}
 }
 
-// remove carries out a tombstone.
-func (n *node) remove(ctx context.Context) error {
-	if err := n.stop(ctx, stopGrace); err != nil {
-		return err
-	}
-	d, _ := n.a.wishes.get()
-	for _, t := range d.Tombstones {
-		if t.Node == n.id && t.DestroyKeys {
-			if err := n.a.vault.destroy(ctx, fmt.Sprintf("tombstone of generation %d", t.Generation), n.id); err != nil {
-				return err
-			}
-		}
-	}
-	if err := durable.RemoveAll(n.a.dir.node(n.id)); err != nil {
-		return err
-	}
-	n.mu.Lock()
-	n.a.ports.drop(n.rec.Port)
-	n.exists, n.rec = false, record{}
-	n.mu.Unlock()
-	n.a.forget(n.id)
-	return nil
-}
-
-// spec describes the node's process; it has the certificates made that it needs.
-func (n *node) spec(ctx context.Context, w agentlink.Node, r record, key bool) (driver.Spec, error) {
-	s := driver.Spec{
-		Node: n.id, DBPath: n.a.dir.node(n.id, r.dirName()), Port: r.Port, ReplicaSet: r.ReplSet,
-		LogPath: n.a.dir.node(n.id, "mongod.log"), TLSFile: n.a.dir.node(n.id, "database.pem"), TLSCAFile: n.a.dir.databaseCA(),
-	}
-	if err := n.keep(ctx, pki.KindDatabase, s.TLSFile, n.a.id.CAs.Database, agentlink.SignDatabase, nil); err != nil {
-		return s, err
-	}
-	if !key {
-		return s, nil
-	}
-	polling := time.Minute
-	if c, ok := n.a.custodian(w.Project); ok {
-		k, _ := c.config()
-		polling = min(polling, time.Duration(k.Interval))
-	}
-	s.KMIP = &driver.KMIP{
-		Host: n.a.kmipHost(), Port: n.a.kmipPort(), ClientFile: n.a.dir.node(n.id, "kmip.pem"),
-		ServerCAFile: n.a.dir.kmipServerCA(), StatePolling: polling,
-	}
-	return s, n.keep(ctx, pki.KindKMIPClient, s.KMIP.ClientFile, n.a.id.CAs.KMIPClient, agentlink.SignKMIPClient, n.admitted)
-}
-
-// keep opens (once) the keeper of one of the node's certificates.
-func (n *node) keep(ctx context.Context, kind pki.Kind, file, ca, sign string, before func(context.Context, string) error) error {
-	if n.keepers[kind] != nil {
-		return nil
-	}
-	use := pki.AsServer
-	if kind == pki.KindKMIPClient {
-		use = pki.AsClient
-	}
-	k, err := pki.OpenKeeper(ctx, pki.KeeperConfig{
-		Kind: kind, CAs: []byte(ca), Use: use, File: file, Logger: n.log,
-		Signer: pki.SignerFunc(func(ctx context.Context, csr []byte) ([]byte, error) {
-			cert, err := n.a.link.Sign(ctx, agentlink.SignRequest{Kind: sign, Node: n.id, CSR: string(csr)})
-			return []byte(cert), err
-		}),
-		BeforeInstall: beforeInstall(before),
-	})
-	if err != nil {
-		return fmt.Errorf("certificate of node: %w", err)
-	}
-	n.keepers[kind] = k
-	n.wg.Go(func() { _ = k.Run(ctx) })
-	return nil
-}
-
-// admitted waits until the desired state names a new KMIP certificate: before
-// that the KMIP server would refuse it.
-func (n *node) admitted(ctx context.Context, fingerprint string) error {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
-	defer cancel()
-	for {
-		_, changed := n.a.wishes.get()
-		if _, ok := n.a.wishes.Admit(fingerprint); ok {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fmt.Errorf("wait until the desired state names the new certificate: %w", ctx.Err())
-		}
-	}
-}
-
-var _ kmip.Admission = (*wishes)(nil)
-
 // status is the node's part of the host's report.
 func (n *node) status() (agentlink.NodeStatus, bool) {
 	_, users := n.chores()
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if !n.exists && n.phase == "" {
-		return agentlink.NodeStatus{}, false
-	}
+	rec, exists := n.rec, n.exists
 	s := agentlink.NodeStatus{
-		Node: n.id, Phase: n.phase, Message: n.message, Port: n.rec.Port, Encrypted: n.rec.Encrypted,
-		Generation: n.rec.Generation, Since: n.since, UsersRevision: users,
+		Node: n.id, Phase: n.phase, Message: n.message, Port: rec.Port, Encrypted: rec.Encrypted,
+		Generation: rec.Generation, Since: n.since, UsersRevision: users,
 	}
 	if n.proc != nil {
 		s.PID, s.Primary = n.proc.PID, n.phase == agentlink.PhaseRunning
 	}
-	if n.exists && n.rec.Encrypted {
-		s.MasterKey, _ = n.drv.MasterKey(n.a.dir.node(n.id, n.rec.dirName()))
+	n.mu.Unlock()
+	if exists && rec.Encrypted {
+		s.MasterKey, _ = n.drv.MasterKey(n.a.dir.node(n.id, rec.dirName())) // none yet before the first start
 	}
-	return s, true
+	return s, exists || s.Phase != ""
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -36,9 +37,17 @@ func (p *ports) take() (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.rng.From == 0 {
-		port, err := free(0)
-		p.used[port] = err == nil
-		return port, err
+		for range 100 {
+			port, err := free(0)
+			if err != nil {
+				return 0, fmt.Errorf("find a free port: %w", err)
+			}
+			if !p.used[port] { // it may be that of a node that is down
+				p.used[port] = true
+				return port, nil
+			}
+		}
+		return 0, errors.New("no free port that is not a node's already")
 	}
 	for port := p.rng.From; port <= p.rng.To; port++ {
 		if p.used[port] {

@@ -36,8 +36,6 @@ type record struct {
 	Stale []int `json:"stale,omitempty"`
 	// Users maps "database.name" to the revision that was carried out.
 	Users map[string]uint64 `json:"users,omitempty"`
-	// Order is the revision of users' state that Users corresponds to.
-	UsersRevision uint64 `json:"usersRevision"`
 }
 
 func (r record) dirName() string { return dirName(r.Dir) }
@@ -53,6 +51,9 @@ func loadRecord(dir layout, node keys.NodeID) (r record, ok bool, err error) {
 	if err == nil && r.Format != recordFormat {
 		err = fmt.Errorf("record of node %s has format %d, this program reads %d", node, r.Format, recordFormat)
 	}
+	if err == nil && (r.Node != node || r.Port <= 0 || r.Dir <= 0) {
+		err = fmt.Errorf("record of node %s (%s) is damaged", node, dir.node(node, "node.json"))
+	}
 	return r, err == nil, err
 }
 
@@ -61,8 +62,9 @@ func (r record) save(dir layout) error {
 	return durable.WriteJSON(dir.node(r.Node, "node.json"), r, 0o600)
 }
 
-// password reads the administrator's password of a node, or makes it.
-func password(dir layout, node keys.NodeID) (secret.Bytes, error) {
+// password reads the administrator's password of a node, or makes it while the node
+// has no administrator yet.
+func password(dir layout, node keys.NodeID, prepared bool) (secret.Bytes, error) {
 	path := dir.node(node, "admin.secret")
 	b, err := os.ReadFile(path) //nolint:gosec // the agent's own directory
 	if err == nil && len(b) > 0 {
@@ -70,6 +72,9 @@ func password(dir layout, node keys.NodeID) (secret.Bytes, error) {
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return secret.Bytes{}, fmt.Errorf("read administrator's password: %w", err)
+	}
+	if prepared {
+		return secret.Bytes{}, fmt.Errorf("administrator's password of node %s is lost: %s is missing or empty", node, path)
 	}
 	p := secret.RandomText(24)
 	return p, durable.WriteFile(path, p.Reveal(), 0o600)

@@ -50,9 +50,9 @@ func (r *reporter) run(ctx context.Context) error {
 	failed := false
 	for {
 		wait := reportEvery
-		if err := r.a.link.Status(ctx, r.a.status()); err != nil && ctx.Err() == nil {
+		if err := r.report(ctx); err != nil && ctx.Err() == nil {
 			if !failed {
-				r.a.log.Warn("status could not be told to the control plane", "error", err)
+				r.a.log.Warn("the control plane is not up to date", "error", err)
 			}
 			failed, wait = true, time.Second
 		} else {
@@ -72,6 +72,16 @@ func (r *reporter) run(ctx context.Context) error {
 		}
 		t.Stop()
 	}
+}
+
+// report tells the host's state, and then sends what is not in escrow yet: which of
+// a node's keys may go from there the control plane judges by the state.
+func (r *reporter) report(ctx context.Context) error {
+	open := r.a.vault.store.Unescrowed()
+	if err := r.a.link.Status(ctx, r.a.status()); err != nil {
+		return err
+	}
+	return r.a.vault.syncEscrow(ctx, open)
 }
 
 // status gathers the report.
@@ -99,6 +109,9 @@ func (a *Agent) status() agentlink.Status {
 	}
 	for _, c := range custodes {
 		s.Custody = append(s.Custody, c.status())
+		if alarm := c.alarm(); alarm != "" {
+			s.Alarms = append(s.Alarms, alarm)
+		}
 	}
 	s.Buried = a.buried(d)
 	if alarm := a.wishes.alarm(); alarm != "" {
@@ -107,14 +120,16 @@ func (a *Agent) status() agentlink.Status {
 	return s
 }
 
-// buried lists the tombstones that are carried out: what they name is gone.
+// buried lists the tombstones that are carried out: the files are gone, and the
+// keys are recorded as destroyed if that was ordered too.
 func (a *Agent) buried(d agentlink.Desired) []keys.NodeID {
 	var out []keys.NodeID
 	for _, t := range d.Tombstones {
 		a.mu.Lock()
 		_, supervised := a.nodes[t.Node]
 		a.mu.Unlock()
-		if _, err := os.Stat(a.dir.node(t.Node)); !supervised && os.IsNotExist(err) {
+		_, err := os.Stat(a.dir.node(t.Node))
+		if !supervised && os.IsNotExist(err) && !(t.DestroyKeys && a.vault.holds(t.Node)) {
 			out = append(out, t.Node)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keywright/keywright/internal/agent/driver"
@@ -72,12 +73,12 @@ func (n *node) chores() (pending bool, usersRevision uint64) {
 	return pending, usersRevision
 }
 
-// tend brings users up to date and clears what a rewrite left behind.
+// tend clears what a rewrite left behind and brings users up to date. Neither waits
+// for the other: a user that the node refuses must not keep old files.
 func (n *node) tend(ctx context.Context) error {
-	if err := n.tendUsers(ctx); err != nil {
-		return err
-	}
-	return n.tendLeftovers(ctx)
+	err := errors.Join(n.tendLeftovers(ctx), n.tendUsers(ctx))
+	n.a.reporter.poke()
+	return err
 }
 
 func (n *node) tendUsers(ctx context.Context) error {
@@ -88,26 +89,22 @@ func (n *node) tendUsers(ctx context.Context) error {
 	if wanted == nil {
 		return nil
 	}
-	done := maps.Clone(rec.Users)
-	if done == nil {
-		done = map[string]uint64{}
-	}
 	var apply, drop []driver.User
 	for key, u := range wanted {
 		if rec.Users[key] >= u.Revision || u.Password == "" {
 			continue
 		}
 		du := driver.User{Database: u.Database, Name: u.Username, Password: secret.FromString(u.Password)}
+		defer du.Password.Wipe()
 		for _, r := range u.Roles {
 			du.Roles = append(du.Roles, driver.Role{Role: r.Role, Database: r.Database})
 		}
-		apply, done[key] = append(apply, du), u.Revision
+		apply = append(apply, du)
 	}
 	for key := range rec.Users {
 		if _, ok := wanted[key]; !ok {
-			db, name, _ := cutUser(key)
+			db, name, _ := strings.Cut(key, ".") // a database's name has no dot
 			drop = append(drop, driver.User{Database: db, Name: name})
-			delete(done, key)
 		}
 	}
 	if len(apply)+len(drop) == 0 {
@@ -119,20 +116,21 @@ func (n *node) tendUsers(ctx context.Context) error {
 	}
 	limit, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	if err := admin.ApplyUsers(limit, apply, drop); err != nil {
+	done, err := admin.ApplyUsers(limit, apply, drop)
+	if len(done) == 0 {
 		return err
 	}
-	return n.update(func(r *record) { r.Users = done })
-}
-
-// cutUser splits "database.name"; a database's name has no dot.
-func cutUser(key string) (db, name string, ok bool) {
-	for i := range len(key) {
-		if key[i] == '.' {
-			return key[:i], key[i+1:], true
+	users := map[string]uint64{}
+	maps.Copy(users, rec.Users)
+	for _, u := range done {
+		key := u.Database + "." + u.Name
+		if w, ok := wanted[key]; ok {
+			users[key] = w.Revision
+		} else {
+			delete(users, key)
 		}
 	}
-	return "", key, false
+	return errors.Join(err, n.update(func(r *record) { r.Users = users }))
 }
 
 // tendLeftovers removes the files that a rewrite replaced, and destroys the
@@ -182,6 +180,9 @@ func (n *node) rewrite(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if !n.look().mayStart {
+		return nil // the verdict has turned meanwhile: decide again
+	}
 	next := rec.Dir + 1
 	for _, s := range rec.Stale {
 		next = max(next, s+1)
@@ -195,6 +196,15 @@ func (n *node) rewrite(ctx context.Context) error {
 	}
 	n.log.Info("node is rewritten", "from_encrypted", rec.Encrypted, "to_encrypted", w.Encrypted)
 	if err := n.runHelper(ctx, job); err != nil {
+		return err
+	}
+	if job.ToEncrypted {
+		if _, err := n.drv.MasterKey(job.To); err != nil {
+			return fmt.Errorf("the rewritten files name no master key: %w", err)
+		}
+	}
+	// The new directory's name is durable before the record names it.
+	if err := durable.SyncDir(n.a.dir.node(n.id)); err != nil {
 		return err
 	}
 	return n.update(func(r *record) {

@@ -26,9 +26,24 @@ type escrow interface {
 	Escrow(ctx context.Context, w ...agentlink.EscrowedWrap) error
 }
 
+// access is a project's custodian as the vault sees it.
+type access interface {
+	// releasable is nil if a key may leave now; refused asks for a run because AWS
+	// refused a key that could (key-plane rules 30 and 19).
+	releasable() error
+	refused()
+	mustBeDown() bool
+	config() (agentlink.CustomerKey, kms.Target)
+}
+
 // custodians finds the custodian of a project on this host.
 type custodians interface {
-	custodian(keys.ProjectID) (*custodian, bool)
+	access(keys.ProjectID) (access, bool)
+}
+
+// journal is the host's audit chain.
+type journal interface {
+	record(ctx context.Context, e audit.Event) error
 }
 
 // vault is the key plane behind the KMIP server (kmip.Keys): every key is
@@ -38,7 +53,7 @@ type vault struct {
 	deployment keys.DeploymentID
 	store      *wraps.Store
 	escrow     escrow
-	recorder   *recorder
+	recorder   journal
 	custodians custodians
 	provider   kms.Provider
 	log        *slog.Logger
@@ -47,12 +62,12 @@ type vault struct {
 var _ kmip.Keys = (*vault)(nil)
 
 // open gives the project's custodian if its verdict allows a release now.
-func (v *vault) open(p keys.ProjectID) (*custodian, error) {
-	c, ok := v.custodians.custodian(p)
+func (v *vault) open(p keys.ProjectID) (access, error) {
+	c, ok := v.custodians.access(p)
 	if !ok {
 		return nil, fmt.Errorf("%w: project %s has no customer key on this host", kmip.ErrUnavailable, p)
 	}
-	if err := c.loop.Releasable(); err != nil {
+	if err := c.releasable(); err != nil {
 		return nil, errors.Join(kmip.ErrUnavailable, err)
 	}
 	return c, nil
@@ -85,21 +100,26 @@ func (v *vault) keep(ctx context.Context, p kmip.Principal, purpose keys.Purpose
 	if err != nil {
 		return "", err
 	}
+	// What an earlier try left without escrow goes first: a node that tries again
+	// while the control plane is away must not pile up keys.
+	if err := v.escrowNode(ctx, p.Node); err != nil {
+		return "", errors.Join(kmip.ErrUnavailable, err)
+	}
 	key, target := c.config()
 	r := wraps.Record{
 		Key: keys.NewKeyID(), Node: p.Node, Project: p.Project, Cluster: p.Cluster, Purpose: purpose,
 		State: keys.StatePreActive, Generation: key.Generation, Created: time.Now().UTC().Truncate(time.Second), Meta: meta,
 	}
 	if err := v.recorder.record(ctx, v.event("KEY_CREATED", p, r.Key, "A key of a node is wrapped with the customer key.")); err != nil {
-		return "", err
+		return "", errors.Join(kmip.ErrUnavailable, err)
 	}
 	session, err := v.provider.Session(ctx, target)
 	if err != nil {
-		return "", v.refused(c, err)
+		return "", v.failed(c, err)
 	}
 	w, err := envelope.Wrap(ctx, session, r.Context(v.deployment), material)
 	if err != nil {
-		return "", v.refused(c, err)
+		return "", v.failed(c, err)
 	}
 	if r.Wrapped, err = w.MarshalBinary(); err != nil {
 		return "", fmt.Errorf("encode wrapped key: %w", err)
@@ -113,11 +133,14 @@ func (v *vault) keep(ctx context.Context, p kmip.Principal, purpose keys.Purpose
 	return r.Key, v.store.MarkEscrowed(r.Key, r.Revision)
 }
 
-// refused turns a failure of KMS into an answer: when AWS refused, the verdict
+// failed turns a failure of KMS into an answer: when AWS refused, the verdict
 // is looked into at once (key-plane rule 19); it is not decided here.
-func (v *vault) refused(c *custodian, err error) error {
-	if f := kms.AsFailure(err); f != nil && f.Outcome == kms.Revoked {
-		c.loop.GetRefused()
+func (v *vault) failed(c access, err error) error {
+	switch f := kms.AsFailure(err); {
+	case f.Outcome == kms.Revoked:
+		c.refused()
+	case f.Reason == kms.CiphertextMismatch:
+		v.log.Error("a wrapped key does not open with this customer key and its owner's context", "error", err)
 	}
 	return errors.Join(kmip.ErrUnavailable, err)
 }
@@ -132,7 +155,7 @@ func (v *vault) find(p kmip.Principal, id keys.KeyID) (wraps.Record, error) {
 	case !ok:
 		v.log.Error("well-formed key identifier is unknown, a wrap may be lost", "key", id, "node", p.Node)
 		return wraps.Record{}, kmip.ErrUnknown
-	case r.Node != p.Node || r.Project != p.Project:
+	case r.Node != p.Node || r.Project != p.Project || r.Cluster != p.Cluster:
 		return wraps.Record{}, kmip.ErrForeign
 	case !r.State.Readable():
 		return wraps.Record{}, kmip.ErrNotFound
@@ -150,7 +173,7 @@ func (v *vault) Activate(ctx context.Context, p kmip.Principal, id keys.KeyID) e
 		return kmip.ErrIllegal
 	}
 	if err := v.recorder.record(ctx, v.event("KEY_ACTIVATED", p, id, "A key of a node became active.")); err != nil {
-		return err
+		return errors.Join(kmip.ErrUnavailable, err)
 	}
 	r.State, r.Activated = keys.StateActive, time.Now().UTC().Truncate(time.Second)
 	if r, err = v.store.Put(r); err != nil {
@@ -176,7 +199,7 @@ func (v *vault) Get(ctx context.Context, p kmip.Principal, id keys.KeyID) (kmip.
 		return kmip.Object{}, err
 	}
 	if err := v.recorder.record(ctx, v.event("KEY_RELEASED", p, id, "A key was unwrapped for its node.")); err != nil {
-		return kmip.Object{}, err
+		return kmip.Object{}, errors.Join(kmip.ErrUnavailable, err)
 	}
 	w, err := r.Unwrapped()
 	if err != nil {
@@ -185,14 +208,14 @@ func (v *vault) Get(ctx context.Context, p kmip.Principal, id keys.KeyID) (kmip.
 	_, target := c.config()
 	session, err := v.provider.Session(ctx, target)
 	if err != nil {
-		return kmip.Object{}, v.refused(c, err)
+		return kmip.Object{}, v.failed(c, err)
 	}
 	// The context is rebuilt from who asks, not from what the record says; find
 	// has made sure that both agree.
 	kctx := keys.Context{Deployment: v.deployment, Project: p.Project, Cluster: p.Cluster, Node: p.Node, Purpose: r.Purpose, Key: id}
 	material, err := envelope.Unwrap(ctx, session, kctx, w)
 	if err != nil {
-		return kmip.Object{}, v.refused(c, err)
+		return kmip.Object{}, v.failed(c, err)
 	}
 	return kmip.Object{Meta: r.Meta, Material: material}, nil
 }
@@ -212,7 +235,7 @@ func (v *vault) Attributes(_ context.Context, p kmip.Principal, id keys.KeyID) (
 		return kmip.Attributes{}, err
 	}
 	a := kmip.Attributes{Meta: r.Meta, State: r.State, Created: r.Created, Activated: r.Activated}
-	if c, ok := v.custodians.custodian(p.Project); ok && c.loop.State().MustBeDown() || r.State == keys.StatePendingDestruction {
+	if c, ok := v.custodians.access(p.Project); ok && c.mustBeDown() || r.State == keys.StatePendingDestruction {
 		a.State = keys.StateDeactivated
 	}
 	return a, nil
@@ -222,39 +245,61 @@ func (v *vault) Attributes(_ context.Context, p kmip.Principal, id keys.KeyID) (
 func (v *vault) Locate(_ context.Context, p kmip.Principal, name string) ([]keys.KeyID, error) {
 	var out []keys.KeyID
 	for _, r := range slices.Backward(v.store.OfNode(p.Node)) {
-		if r.State.Readable() && (name == "" || r.Meta.Name == name) {
+		if r.State.Readable() && r.Project == p.Project && r.Cluster == p.Cluster && (name == "" || r.Meta.Name == name) {
 			out = append(out, r.Key)
 		}
 	}
 	return out, nil
 }
 
-// destroy carries out a recorded order to destroy a node's keys but one.
+// holds tells whether the node has keys that are not destroyed, but those in keep.
+func (v *vault) holds(node keys.NodeID, keep ...keys.KeyID) bool {
+	return slices.ContainsFunc(v.store.OfNode(node), func(r wraps.Record) bool {
+		return r.State.Readable() && !slices.Contains(keep, r.Key)
+	})
+}
+
+// destroy carries out a recorded order to destroy a node's keys but those in keep.
+// A key to be kept that is not here is a reason to touch nothing.
 func (v *vault) destroy(ctx context.Context, order string, node keys.NodeID, keep ...keys.KeyID) error {
-	if len(v.store.OfNode(node)) == 0 {
+	for _, id := range keep {
+		if r, ok := v.store.Get(id); !ok || r.Node != node || !r.State.Readable() {
+			return fmt.Errorf("destroy keys: %s, which node %s uses, is not among its keys; nothing is destroyed", id, node)
+		}
+	}
+	if !v.holds(node, keep...) {
 		return nil
 	}
 	if err := v.recorder.record(ctx, audit.Event{
 		Type: "KEYS_DESTROYED", Node: string(node), Message: "Wrapped keys of a node are destroyed on an explicit order.",
 		Data: map[string]string{"order": order},
 	}); err != nil {
-		return err
+		return fmt.Errorf("destroy keys: %w", err)
 	}
 	_, err := v.store.Destroy(node, keep...)
 	return err
 }
 
-// syncEscrow sends what the control plane has not confirmed yet.
-func (v *vault) syncEscrow(ctx context.Context) error {
-	for _, r := range v.store.Unescrowed() {
+// syncEscrow sends records that the control plane has not confirmed yet. One that
+// it refuses does not keep the others back.
+func (v *vault) syncEscrow(ctx context.Context, open []wraps.Record) error {
+	var errs []error
+	for _, r := range open {
 		if err := v.escrow.Escrow(ctx, r.Escrow()); err != nil {
-			return fmt.Errorf("escrow wrapped key: %w", err)
+			errs = append(errs, fmt.Errorf("escrow wrapped key %s: %w", r.Key, err))
+			var refused *agentlink.Error
+			if !errors.As(err, &refused) {
+				break // nobody there
+			}
+			continue
 		}
-		if err := v.store.MarkEscrowed(r.Key, r.Revision); err != nil {
-			return err
-		}
+		errs = append(errs, v.store.MarkEscrowed(r.Key, r.Revision))
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+func (v *vault) escrowNode(ctx context.Context, node keys.NodeID) error {
+	return v.syncEscrow(ctx, slices.DeleteFunc(v.store.Unescrowed(), func(r wraps.Record) bool { return r.Node != node }))
 }
 
 func (v *vault) event(kind string, p kmip.Principal, id keys.KeyID, message string) audit.Event {

@@ -8,12 +8,15 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/keywright/keywright/internal/keys"
 )
 
 // ServerName is the DNS name in the certificate of the control plane's listener
@@ -24,6 +27,13 @@ const ServerName = "agentlink.keywright.internal"
 // TokenPrefix starts every enrolment token:
 // "kwet1." secret "." hexadecimal SHA-256 of the link authority's certificate.
 const TokenPrefix = "kwet1."
+
+// The bounds of small things, in bytes: the secret of a token, and what of a
+// refusal's text is kept.
+const (
+	maxToken  = 1024
+	maxDetail = 2048
+)
 
 // Error is a refusal by the control plane.
 type Error struct {
@@ -45,14 +55,15 @@ var ErrVersion = errors.New("peer speaks a newer version of the agent link, upda
 func ParseToken(token string) (secretPart, fingerprint string, err error) {
 	rest, ok := strings.CutPrefix(strings.TrimSpace(token), TokenPrefix)
 	secretPart, fingerprint, found := strings.Cut(rest, ".")
-	if b, e := hex.DecodeString(fingerprint); !ok || !found || secretPart == "" || e != nil || len(b) != sha256.Size {
+	if b, e := hex.DecodeString(fingerprint); !ok || !found || secretPart == "" || e != nil || len(b) != sha256.Size || len(secretPart) > maxToken {
 		return "", "", errors.New("this is not an enrolment token (kwet1.SECRET.FINGERPRINT)")
 	}
-	return secretPart, fingerprint, nil
+	return secretPart, strings.ToLower(fingerprint), nil
 }
 
 // Enroll redeems a token at the control plane. The server must prove that its
-// certificate was signed by the authority that the token names.
+// certificate was signed by the authority that the token names, and that one is
+// what the host trusts from then on.
 func Enroll(ctx context.Context, baseURL string, req EnrollRequest) (EnrollResponse, error) {
 	_, fingerprint, err := ParseToken(req.Token)
 	if err != nil {
@@ -63,21 +74,30 @@ func Enroll(ctx context.Context, baseURL string, req EnrollRequest) (EnrollRespo
 		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection below checks the chain against the pinned authority
 		VerifyConnection:   func(cs tls.ConnectionState) error { return verifyPinned(cs, fingerprint) },
 	}
-	c := &Client{base: baseURL, http: &http.Client{Transport: transport(cfg)}}
+	c := newClient(baseURL, cfg)
 	defer c.Close()
 	req.Version = Version
 	var resp EnrollResponse
 	if err := c.call(ctx, PathEnroll, req, &resp, 30*time.Second); err != nil {
 		return EnrollResponse{}, fmt.Errorf("enroll: %w", err)
 	}
-	return resp, checkVersion(resp.Version)
+	block, _ := pem.Decode([]byte(resp.CAs.Link))
+	if block == nil || fingerprintOf(block.Bytes) != fingerprint {
+		return EnrollResponse{}, errors.New("enroll: the control plane hands out another authority than the token names")
+	}
+	return resp, errors.Join(keys.CheckID("enroll: deployment", string(resp.Deployment)), keys.CheckID("enroll: host", string(resp.Host)))
+}
+
+func fingerprintOf(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
 }
 
 func verifyPinned(cs tls.ConnectionState, fingerprint string) error {
 	roots := x509.NewCertPool()
 	found := false
 	for _, c := range cs.PeerCertificates {
-		if sum := sha256.Sum256(c.Raw); hex.EncodeToString(sum[:]) == fingerprint {
+		if fingerprintOf(c.Raw) == fingerprint {
 			roots.AddCert(c)
 			found = true
 		}
@@ -109,13 +129,22 @@ func NewClient(baseURL, linkCA string, certificate func() (*tls.Certificate, err
 		MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: ServerName,
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate() },
 	}
-	return &Client{base: strings.TrimSuffix(baseURL, "/"), http: &http.Client{Transport: transport(cfg)}}, nil
+	return newClient(baseURL, cfg), nil
+}
+
+func newClient(baseURL string, cfg *tls.Config) *Client {
+	return &Client{base: strings.TrimSuffix(baseURL, "/"), http: &http.Client{
+		Transport:     transport(cfg),
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
 }
 
 func transport(cfg *tls.Config) *http.Transport {
 	return &http.Transport{
 		TLSClientConfig: cfg, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 5 * time.Second,
 		MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: LongPoll + 10*time.Second,
+		// A connection whose other end is gone must not swallow calls until TCP gives up.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second},
 	}
 }
 
@@ -126,9 +155,6 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 func (c *Client) Desired(ctx context.Context, have uint64) (Desired, error) {
 	var d Desired
 	err := c.call(ctx, PathDesired, DesiredRequest{Version: Version, Have: have}, &d, LongPoll+10*time.Second)
-	if err == nil {
-		err = checkVersion(d.Version)
-	}
 	return d, err
 }
 
@@ -147,9 +173,6 @@ func (c *Client) Escrow(ctx context.Context, wraps ...EscrowedWrap) error {
 func (c *Client) Wraps(ctx context.Context) ([]EscrowedWrap, error) {
 	var r WrapsResponse
 	err := c.call(ctx, PathWraps, Acknowledged{Version: Version}, &r, 30*time.Second)
-	if err == nil {
-		err = checkVersion(r.Version)
-	}
 	return r.Wraps, err
 }
 
@@ -167,17 +190,35 @@ func (c *Client) Sign(ctx context.Context, req SignRequest) (string, error) {
 func (c *Client) certificate(ctx context.Context, path string, req any) (string, error) {
 	var r CertificateResponse
 	err := c.call(ctx, path, req, &r, 15*time.Second)
-	if err == nil {
-		err = checkVersion(r.Version)
-	}
 	return r.Certificate, err
 }
 
-func checkVersion(v int) error {
-	if v > Version {
+// decode reads an answer, whose version comes first: a newer form may not fit ours.
+func decode(answer []byte, out any) error {
+	var head struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(answer, &head); err != nil {
+		return fmt.Errorf("decode answer: %w", err)
+	}
+	if head.Version > Version {
 		return ErrVersion
 	}
+	if err := json.Unmarshal(answer, out); err != nil {
+		return fmt.Errorf("decode answer: %w", err)
+	}
 	return nil
+}
+
+// refusal reads an answer that is none. What is not of our form becomes the
+// status's text.
+func refusal(status int, answer []byte) *Error {
+	e := &Error{Status: status}
+	if json.Unmarshal(answer, e) != nil || e.Code == "" {
+		e.Code, e.Detail = "UNEXPECTED_ERROR", http.StatusText(status)
+	}
+	e.Code, e.Detail = e.Code[:min(len(e.Code), 128)], e.Detail[:min(len(e.Detail), maxDetail)]
+	return e
 }
 
 func (c *Client) call(ctx context.Context, path string, in, out any, limit time.Duration) error {
@@ -205,14 +246,7 @@ func (c *Client) call(ctx context.Context, path string, in, out any, limit time.
 		return errors.New("answer of the control plane is too large")
 	}
 	if resp.StatusCode != http.StatusOK {
-		e := &Error{Status: resp.StatusCode}
-		if json.Unmarshal(answer, e) != nil || e.Code == "" {
-			e.Code, e.Detail = "UNEXPECTED_ERROR", http.StatusText(resp.StatusCode)
-		}
-		return e
+		return refusal(resp.StatusCode, answer)
 	}
-	if err := json.Unmarshal(answer, out); err != nil {
-		return fmt.Errorf("decode answer: %w", err)
-	}
-	return nil
+	return decode(answer, out)
 }

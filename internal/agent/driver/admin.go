@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"time"
 
@@ -25,7 +26,13 @@ const (
 	codeUserNotFound       = 11
 	codeUserExists         = 51003
 	codeAlreadyInitialized = 23
+	codeUnauthorized       = 13
+	codeAuthentication     = 18
 )
+
+// ErrPassword means that a node has an administrator, but not with this password:
+// the file that held it was lost or replaced. Trying again does not help.
+var ErrPassword = errors.New("the node has users, but does not take this host's administrator's password")
 
 // Admin administers one node at 127.0.0.1.
 type Admin struct {
@@ -53,17 +60,20 @@ type Role struct{ Role, Database string }
 // Prepare brings a fresh node into service: it initiates the replica set and
 // makes AdminUser, and does nothing where that was done before. It waits until
 // the node is primary. advertised is the node's host:port for drivers.
+//
+// It may be called again after a crash at any point. The errors are ErrPassword and
+// those of the driver.
 func (a *Admin) Prepare(ctx context.Context, set, advertised string) error {
-	err := a.with(ctx, true, func(c *mongo.Client) error { return ping(ctx, c) })
-	if err == nil {
-		return a.with(ctx, true, func(c *mongo.Client) error { return waitPrimary(ctx, c) })
+	if err := a.reachable(ctx); err != nil {
+		return err
 	}
+	err := a.with(ctx, true, func(c *mongo.Client) error { return waitPrimary(ctx, c) })
 	if !isAuthentication(err) {
 		return err
 	}
 	// Without any user yet the node takes these two from the loopback address
 	// (the localhost exception of mongod).
-	return a.with(ctx, false, func(c *mongo.Client) error {
+	err = a.with(ctx, false, func(c *mongo.Client) error {
 		if err := initiate(ctx, c, set, advertised); err != nil {
 			return err
 		}
@@ -75,6 +85,29 @@ func (a *Admin) Prepare(ctx context.Context, set, advertised string) error {
 			{Key: "roles", Value: bson.A{bson.D{{Key: "role", Value: "root"}, {Key: "db", Value: "admin"}}}},
 		})
 	})
+	if isAuthentication(err) {
+		return fmt.Errorf("%w: %w", ErrPassword, err)
+	}
+	return err
+}
+
+// reachable waits until something listens at the port, which the driver would look
+// at every half second only.
+func (a *Admin) reachable(ctx context.Context) error {
+	var d net.Dialer
+	t := time.NewTicker(20 * time.Millisecond)
+	defer t.Stop()
+	for {
+		c, err := d.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", a.port))
+		if err == nil {
+			return c.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("reach node: %w", err)
+		case <-t.C:
+		}
+	}
 }
 
 func initiate(ctx context.Context, c *mongo.Client, set, advertised string) error {
@@ -109,36 +142,35 @@ func waitPrimary(ctx context.Context, c *mongo.Client) error {
 	}
 }
 
-// Ping makes an authenticated status call: it proves that the process at the
-// port is the node that holds our user.
-func (a *Admin) Ping(ctx context.Context) error {
-	return a.with(ctx, true, func(c *mongo.Client) error { return ping(ctx, c) })
-}
-
-func ping(ctx context.Context, c *mongo.Client) error {
-	return run(ctx, c, "admin", bson.D{{Key: "replSetGetStatus", Value: 1}})
-}
-
 // ApplyUsers makes or changes the wanted users and drops the unwanted ones,
-// each named by database and name.
-func (a *Admin) ApplyUsers(ctx context.Context, wanted []User, unwanted []User) error {
+// each named by database and name. It gives those for which that is done: a user
+// that the node refuses does not keep the others back.
+func (a *Admin) ApplyUsers(ctx context.Context, wanted, unwanted []User) (done []User, err error) {
 	if len(wanted)+len(unwanted) == 0 {
-		return nil
+		return nil, nil
 	}
-	return a.with(ctx, true, func(c *mongo.Client) error {
+	err = a.with(ctx, true, func(c *mongo.Client) error {
+		var errs []error
+		note := func(u User, err error) {
+			if err == nil {
+				done = append(done, u)
+			} else {
+				errs = append(errs, fmt.Errorf("user %s.%s: %w", u.Database, u.Name, err))
+			}
+		}
 		for _, u := range unwanted {
 			err := run(ctx, c, u.Database, bson.D{{Key: "dropUser", Value: u.Name}})
-			if err != nil && !hasCode(err, codeUserNotFound) {
-				return fmt.Errorf("drop user: %w", err)
+			if hasCode(err, codeUserNotFound) {
+				err = nil
 			}
+			note(u, err)
 		}
 		for _, u := range wanted {
-			if err := applyUser(ctx, c, u); err != nil {
-				return err
-			}
+			note(u, applyUser(ctx, c, u))
 		}
-		return nil
+		return errors.Join(errs...)
 	})
+	return done, err
 }
 
 func applyUser(ctx context.Context, c *mongo.Client, u User) error {
@@ -151,10 +183,7 @@ func applyUser(ctx context.Context, c *mongo.Client, u User) error {
 	if hasCode(err, codeUserExists) {
 		err = run(ctx, c, u.Database, append(bson.D{{Key: "updateUser", Value: u.Name}}, tail...))
 	}
-	if err != nil {
-		return fmt.Errorf("make database user: %w", err)
-	}
-	return nil
+	return err
 }
 
 func (a *Admin) with(ctx context.Context, login bool, fn func(*mongo.Client) error) error {
@@ -200,11 +229,8 @@ func hasCode(err error, code int) bool {
 	return errors.As(err, &se) && se.HasErrorCode(code)
 }
 
+// isAuthentication tells whether the node refused who we are. A refused handshake
+// comes out of the driver as a CommandError too, with the server's code.
 func isAuthentication(err error) bool {
-	const authenticationFailed, unauthorized = 18, 13
-	if hasCode(err, authenticationFailed) || hasCode(err, unauthorized) {
-		return true
-	}
-	var ce mongo.CommandError
-	return errors.As(err, &ce) && (ce.Code == authenticationFailed || ce.Code == unauthorized)
+	return hasCode(err, codeAuthentication) || hasCode(err, codeUnauthorized)
 }

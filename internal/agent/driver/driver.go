@@ -3,6 +3,7 @@ package driver
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -53,6 +54,9 @@ type Driver interface {
 	// Rewrite gives the command line that copies a stopped node's data into a new
 	// directory and exits with 0 only when the copy is whole, verified and durable.
 	Rewrite(r Rewrite) []string
+	// Serves tells whether a process with this command line is a serving node of the
+	// data directory, as opposed to a rewrite of it.
+	Serves(args []string, dbPath string) bool
 	// Grace is the time between SIGTERM and SIGKILL when a key was taken away
 	// (key-plane rule 16).
 	Grace() time.Duration
@@ -82,6 +86,12 @@ func (b Bundled) Start(s Spec) []string {
 		args = append(append(args, "--enableEncryption"), kmipArgs(*s.KMIP)...)
 	}
 	return args
+}
+
+// Serves implements Driver.
+func (Bundled) Serves(args []string, dbPath string) bool {
+	i := slices.Index(args, "--dbpath")
+	return i >= 0 && i+1 < len(args) && args[i+1] == dbPath
 }
 
 // MasterKey implements Driver: the newest keyring names it.

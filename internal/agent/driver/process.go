@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,10 +29,12 @@ type Process struct {
 	// StartTime is the kernel's start time of the process in clock ticks since
 	// boot: pid and start time together name one process for ever.
 	StartTime uint64
+	// Args is the command line.
+	Args []string
 
-	fd   int
 	done chan struct{}
-	once sync.Once
+	mu   sync.Mutex // keeps signals and the end of fd apart
+	fd   int        // -1 once closed
 	// exit is the exit code once done is closed; -1 where it is not known.
 	exit int
 }
@@ -100,12 +103,15 @@ func Adopt(dbPath string) (*Process, error) {
 	if err != nil || pid <= 1 {
 		return nil, fmt.Errorf("lock of node %s is held, but does not say by whom", path)
 	}
-	if cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); !bytes.Contains(cmdline, []byte(dbPath)) {
-		return nil, fmt.Errorf("lock of node %s names process %d, which is not a node of this directory", path, pid)
-	}
 	p, err := attach(pid)
 	if err != nil {
-		return nil, fmt.Errorf("watch adopted process: %w", err)
+		return nil, fmt.Errorf("watch process %d, which lock %s names: %w", pid, path, err)
+	}
+	// The descriptor holds the process, so what /proc said was said of it unless it
+	// has ended meanwhile and the pid is another's.
+	if p.ended() || !slices.Contains(p.Args, dbPath) {
+		p.finish(-1)
+		return nil, fmt.Errorf("lock of node %s names process %d, which is not a node of this directory", path, pid)
 	}
 	go p.watch()
 	return p, nil
@@ -114,13 +120,19 @@ func Adopt(dbPath string) (*Process, error) {
 // Find gives the running process with this pid and start time, or nil if it is
 // gone (or the pid is another process's by now).
 func Find(pid int, start uint64) (*Process, error) {
-	now, err := StartTime(pid)
-	if err != nil || now != start {
+	if _, err := StartTime(pid); err != nil {
 		return nil, nil //nolint:nilerr // no such process is the answer, not a failure
 	}
 	p, err := attach(pid)
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrNotExist) {
+		return nil, nil // gone just now
+	}
 	if err != nil {
 		return nil, fmt.Errorf("watch process %d: %w", pid, err)
+	}
+	if p.StartTime != start || p.ended() {
+		p.finish(-1)
+		return nil, nil
 	}
 	go p.watch()
 	return p, nil
@@ -136,7 +148,17 @@ func attach(pid int) (*Process, error) {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	return &Process{PID: pid, StartTime: start, fd: fd, done: make(chan struct{}), exit: -1}, nil
+	// Empty for a process that has just ended; nothing else fails here.
+	cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	args := strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")
+	return &Process{PID: pid, StartTime: start, Args: args, fd: fd, done: make(chan struct{}), exit: -1}, nil
+}
+
+// ended asks the kernel whether the process has ended. The caller has not yet let
+// anybody else see p.
+func (p *Process) ended() bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}, 0) //nolint:gosec // descriptors are small
+	return err != nil || n > 0
 }
 
 // StartTime reads when a process started, in clock ticks since boot: field 22 of
@@ -154,7 +176,7 @@ func StartTime(pid int) (uint64, error) {
 	return strconv.ParseUint(fields[19], 10, 64)
 }
 
-// watch waits for the end of a process that is not our child.
+// watch waits for the end of a process that is not our child. It alone closes fd.
 func (p *Process) watch() {
 	fds := []unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}} //nolint:gosec // descriptors are small
 	for {
@@ -165,12 +187,14 @@ func (p *Process) watch() {
 	}
 }
 
+// finish is called once, by the one goroutine that waits for the process.
 func (p *Process) finish(code int) {
-	p.once.Do(func() {
-		p.exit = code
-		close(p.done)
-		_ = unix.Close(p.fd)
-	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.exit = code
+	_ = unix.Close(p.fd)
+	p.fd = -1
+	close(p.done)
 }
 
 // Done is closed when the process has ended.
@@ -222,9 +246,9 @@ func (p *Process) Stop(ctx context.Context, grace time.Duration) error {
 
 // signal goes through the descriptor, so it can never hit a reused pid.
 func (p *Process) signal(s unix.Signal) {
-	select {
-	case <-p.done:
-	default:
-		_ = unix.PidfdSendSignal(p.fd, s, nil, 0)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fd >= 0 {
+		_ = unix.PidfdSendSignal(p.fd, s, nil, 0) // it has just ended: what was wanted
 	}
 }

@@ -71,6 +71,8 @@ type Store struct {
 	dir     string
 	mu      sync.Mutex
 	records map[keys.KeyID]Record
+	// synced are the nodes' directories whose names are known to be durable.
+	synced map[keys.NodeID]bool
 }
 
 // Open reads all records below dir, which is made if it is missing (mode 0700).
@@ -80,7 +82,10 @@ func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make key directory: %w", err)
 	}
-	s := &Store{dir: dir, records: map[keys.KeyID]Record{}}
+	if err := durable.SyncDir(filepath.Dir(dir)); err != nil {
+		return nil, fmt.Errorf("make key directory: %w", err)
+	}
+	s := &Store{dir: dir, records: map[keys.KeyID]Record{}, synced: map[keys.NodeID]bool{}}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".json") || strings.HasPrefix(d.Name(), ".") {
 			return err
@@ -89,11 +94,8 @@ func Open(dir string) (*Store, error) {
 		if err := durable.ReadJSON(path, &r); err != nil {
 			return err
 		}
-		if r.Format != Format {
-			return fmt.Errorf("key record %s has format %d, this program reads %d", path, r.Format, Format)
-		}
-		if string(r.Key)+".json" != d.Name() || !r.Key.Valid() {
-			return fmt.Errorf("key record %s is of key %q", path, r.Key)
+		if err := check(r, path); err != nil {
+			return err
 		}
 		s.records[r.Key] = r
 		return nil
@@ -104,6 +106,26 @@ func Open(dir string) (*Store, error) {
 	return s, nil
 }
 
+// check refuses a record that is not whole, or does not lie where it belongs.
+func check(r Record, path string) error {
+	switch {
+	case r.Format != Format:
+		return fmt.Errorf("key record %s has format %d, this program reads %d", path, r.Format, Format)
+	case string(r.Key)+".json" != filepath.Base(path) || !r.Key.Valid():
+		return fmt.Errorf("key record %s is damaged or misplaced: it is of key %q", path, r.Key)
+	case string(r.Node) != filepath.Base(filepath.Dir(path)):
+		return fmt.Errorf("key record %s is damaged or misplaced: it is of node %q", path, r.Node)
+	case r.Revision == 0 || r.State == "":
+		return fmt.Errorf("key record %s is damaged: it has no revision or no state", path)
+	case !r.State.Readable():
+		return nil
+	}
+	if _, err := r.Unwrapped(); err != nil {
+		return fmt.Errorf("key record %s is damaged: %w", path, err)
+	}
+	return nil
+}
+
 func (s *Store) path(r Record) string {
 	return filepath.Join(s.dir, string(r.Node), string(r.Key)+".json")
 }
@@ -112,7 +134,8 @@ func (s *Store) path(r Record) string {
 var ErrConflict = errors.New("key record was changed by somebody else")
 
 // Put stores a record durably: a new one with revision 0, or a change of the
-// record whose revision it carries. It gives the record with its new revision.
+// record whose revision it carries. It gives the record with its new revision. What
+// the control plane has confirmed meanwhile is kept.
 func (s *Store) Put(r Record) (Record, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,7 +143,10 @@ func (s *Store) Put(r Record) (Record, error) {
 	if exists != (r.Revision > 0) || exists && old.Revision != r.Revision {
 		return Record{}, ErrConflict
 	}
-	r.Format = Format
+	if !keys.ValidID(string(r.Node)) || !r.Key.Valid() {
+		return Record{}, fmt.Errorf("store wrapped key: %q of node %q is no identifier of a key", r.Key, r.Node)
+	}
+	r.Format, r.Escrowed = Format, max(r.Escrowed, old.Escrowed)
 	r.Revision++
 	return r, s.write(r)
 }
@@ -138,11 +164,16 @@ func (s *Store) MarkEscrowed(key keys.KeyID, revision uint64) error {
 }
 
 func (s *Store) write(r Record) error {
-	dir := filepath.Dir(s.path(r))
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-		if err := errors.Join(os.Mkdir(dir, 0o700), durable.SyncDir(s.dir)); err != nil {
+	if !s.synced[r.Node] {
+		// Made by this process or an earlier one: its name has to be durable too.
+		err := os.MkdirAll(filepath.Dir(s.path(r)), 0o700)
+		if err == nil {
+			err = durable.SyncDir(s.dir)
+		}
+		if err != nil {
 			return fmt.Errorf("make key directory: %w", err)
 		}
+		s.synced[r.Node] = true
 	}
 	if err := durable.WriteJSON(s.path(r), r, 0o600); err != nil {
 		return fmt.Errorf("store wrapped key: %w", err)
@@ -193,7 +224,7 @@ func (s *Store) list(keep func(Record) bool) []Record {
 func (s *Store) Destroy(node keys.NodeID, keep ...keys.KeyID) ([]Record, error) {
 	var out []Record
 	for _, r := range s.OfNode(node) {
-		if slices.Contains(keep, r.Key) || r.State == keys.StateDestroyed {
+		if slices.Contains(keep, r.Key) || !r.State.Readable() {
 			continue
 		}
 		r.State, r.Wrapped = keys.StateDestroyed, nil
