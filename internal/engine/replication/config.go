@@ -23,7 +23,8 @@ type Config struct {
 	Files storage.Files
 	// Logger receives messages; nil discards them.
 	Logger *slog.Logger
-	// Cache and FileCache are shared by all databases; nil makes own ones.
+	// Cache and FileCache are shared by all databases; nil makes ones of 32 MiB and
+	// 512 tables for this node.
 	Cache     *pebble.Cache
 	FileCache *pebble.FileCache
 	// MemTableSize of each database in bytes; 0 is 4 MiB.

@@ -34,6 +34,7 @@ type Replica struct {
 	latches *latches
 	budget  *budget
 
+	own  []func() // gives own caches back
 	stop context.CancelFunc
 	done sync.WaitGroup // background goroutines
 	cut  chan struct{}  // asks for a snapshot
@@ -109,26 +110,57 @@ func openReplica(ctx context.Context, cfg Config, dir *directory) (*Replica, err
 	if err := dir.prepareTemporary(); err != nil {
 		return nil, err
 	}
+	r.makeCaches()
 	fs, err := cfg.Files.Open(dir.log)
 	if err != nil {
+		r.dropCaches()
 		return nil, err
 	}
 	o := cryptofs.PebbleOptions(fs, r.shared())
 	o.ErrorIfExists, o.ErrorIfNotExists = dir.fresh, !dir.fresh
 	o.MemTableSize = max(o.MemTableSize, logMemTable)
 	if r.db, err = pebble.Open(dir.join(dirReplication, dir.log.String()), o); err != nil {
+		r.dropCaches()
 		return nil, fmt.Errorf("open the replicated log: %w", err)
 	}
 	if err := r.openOn(ctx); err != nil {
 		if r.store != nil {
 			err = errors.Join(err, r.store.Close(ctx))
 		}
-		return nil, errors.Join(err, r.db.Close())
+		err = errors.Join(err, r.db.Close())
+		r.dropCaches()
+		return nil, err
 	}
 	return r, nil
 }
 
+// makeCaches gives all databases one cache of blocks and one of open tables, where
+// the caller gave none.
+func (r *Replica) makeCaches() {
+	if r.cfg.Cache == nil {
+		c := pebble.NewCache(blockCache)
+		r.cfg.Cache = c
+		r.own = append(r.own, c.Unref)
+	}
+	if r.cfg.FileCache == nil {
+		c := pebble.NewFileCache(fileCacheShards, fileCacheTables)
+		r.cfg.FileCache = c
+		r.own = append(r.own, c.Unref)
+	}
+}
+
+func (r *Replica) dropCaches() {
+	for i := len(r.own) - 1; i >= 0; i-- {
+		r.own[i]()
+	}
+	r.own = nil
+}
+
 const (
+	blockCache      = 32 << 20
+	fileCacheShards = 4
+	fileCacheTables = 512
+
 	logMemTable   = 16 << 20
 	inFlightBytes = 64 << 20
 	trailingLogs  = 1024
@@ -485,7 +517,11 @@ func (r *Replica) Close(ctx context.Context) error {
 	if r.failure() == nil {
 		err = errors.Join(err, r.store.Close(ctx))
 	}
-	return errors.Join(err, r.db.Close())
+	err = errors.Join(err, r.db.Close())
+	if r.failure() == nil && err == nil {
+		r.dropCaches()
+	}
+	return err
 }
 
 // enter lets a writer in, if the node takes writes; leave must follow.
