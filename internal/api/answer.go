@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -70,9 +71,8 @@ func (h *Handler) writeJSON(w http.ResponseWriter, r *http.Request, status int, 
 	if r.URL.Query().Get("pretty") == "true" {
 		enc.SetIndent("", "  ")
 	}
-	if err := enc.Encode(body); err != nil {
-		h.log.ErrorContext(r.Context(), "answer could not be encoded", "path", r.URL.EscapedPath(), "error", err)
-		http.Error(w, "{}", http.StatusInternalServerError)
+	if err := enc.Encode(body); err != nil { // never an error's own body, which is text and numbers
+		h.writeError(w, r, fmt.Errorf("encode answer: %w", err))
 		return
 	}
 	w.Header().Set("Content-Type", contentType)

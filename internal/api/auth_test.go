@@ -1,14 +1,19 @@
 package api_test
 
 import (
+	"crypto/md5" //nolint:gosec // RFC 7616 digest as Atlas's clients speak it
+	"encoding/hex"
 	"errors"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/keywright/keywright/internal/api"
 	"github.com/keywright/keywright/internal/client"
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/secret"
@@ -269,4 +274,54 @@ func TestPagesOfOtherOriginsChangeNothing(t *testing.T) {
 	if a := send("PATCH", "Origin", r.srv.URL); a.status != 200 {
 		t.Errorf("our own page: %d %s", a.status, a.raw)
 	}
+}
+
+// Of many who send the same answer at once, one is served.
+func TestOneOfManyReplaysIsServed(t *testing.T) {
+	r := newRig(t)
+	h := api.New(api.Config{Tenant: r.Tenant, Access: r.Access, CMK: r.CMK, Cluster: r.Cluster})
+	challenges := make(chan string, 1)
+	serve := func(authorization string) int {
+		req := httptest.NewRequestWithContext(t.Context(), "GET", v2+"/groups", nil)
+		req.Header.Set("Accept", jsonOf+legacy+"+json")
+		if authorization != "" {
+			req.Header.Set("Authorization", authorization)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, req)
+		if authorization == "" {
+			challenges <- w.Header().Get("WWW-Authenticate")
+		}
+		return w.Code
+	}
+	for range 5 {
+		serve("")
+		nonce := regexp.MustCompile(`nonce="([^"]+)"`).FindStringSubmatch(<-challenges)[1]
+		authorization := answerTo(nonce, "GET", v2+"/groups")
+		var wg sync.WaitGroup
+		var served atomic.Int32
+		for range 20 {
+			wg.Go(func() {
+				if serve(authorization) == 200 {
+					served.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if served.Load() != 1 {
+			t.Fatalf("%d were served", served.Load())
+		}
+	}
+}
+
+// answerTo is the owner's answer to a nonce, computed here as RFC 7616 says.
+func answerTo(nonce, method, uri string) string {
+	sum := func(s string) string {
+		h := md5.Sum([]byte(s)) //nolint:gosec // RFC 7616 digest as Atlas's clients speak it
+		return hex.EncodeToString(h[:])
+	}
+	ha1, ha2 := sum(ownerKey+":MMS Public API:"+ownerSecret), sum(method+":"+uri)
+	response := sum(ha1 + ":" + nonce + ":00000001:0123456789abcdef:auth:" + ha2)
+	return `Digest username="` + ownerKey + `", realm="MMS Public API", nonce="` + nonce + `", uri="` + uri + `", response="` + response +
+		`", algorithm="MD5", cnonce="0123456789abcdef", qop=auth, nc=00000001`
 }

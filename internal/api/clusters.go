@@ -332,6 +332,8 @@ func updateCluster(c *call) (int, any, error) {
 	if n := in.common().Name; n != nil && *n != name {
 		return 0, nil, apierr.BadRequest("INVALID_ATTRIBUTE", "Invalid attribute name specified: a cluster's name cannot be changed.").With("name")
 	}
+	// Only what a request names a part of is completed from here (sizes, TLS): of two
+	// such changes at the same time the later one counts.
 	old, err := c.cfg.Cluster.Get(c.ctx(), c.who, c.project(), name)
 	if err != nil {
 		return 0, nil, err

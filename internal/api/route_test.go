@@ -1,8 +1,11 @@
 package api
 
 import (
+	"errors"
+	"log/slog"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"slices"
 	"strings"
@@ -88,6 +91,28 @@ func TestVersionsAreChosenByDate(t *testing.T) {
 		}
 		if err != nil && !strings.Contains(err.Error(), "INVALID_VERSION_DATE") {
 			t.Error(err)
+		}
+	}
+}
+
+// A handler that fails in an unforeseen way tells a reference and nothing else.
+func TestFailuresTellAReferenceOnly(t *testing.T) {
+	var log strings.Builder
+	h := New(Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	for name, handle := range map[string]handler{
+		"panic": func(*call) (int, any, error) { panic("secret place") },
+		"error": func(*call) (int, any, error) { return 0, nil, errors.New("secret place") },
+		"body":  func(*call) (int, any, error) { return 200, map[string]any{"secret place": func() {}}, nil },
+	} {
+		h.routes = []route{{method: http.MethodGet, pattern: "/x", family: own, open: true, handle: handle}}
+		w := httptest.NewRecorder()
+		log.Reset()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/api/keywright/v1/x", nil))
+		if w.Code != 500 || strings.Contains(w.Body.String(), "secret place") || log.Len() == 0 {
+			t.Errorf("%s: %d %s; log: %s", name, w.Code, w.Body, log.String())
+		}
+		if !strings.Contains(w.Body.String(), `"errorCode":"UNEXPECTED_ERROR"`) {
+			t.Errorf("%s: %s", name, w.Body)
 		}
 	}
 }
