@@ -36,6 +36,7 @@ func agentCommand() *cobra.Command {
 				return err
 			}
 			cfg.Logger = logger(c)
+			protect(cfg.Logger)
 			if cfg.Provider, err = awskms.New(c.Context(), awskms.Config{CanaryRoleARN: canary, SessionName: "keywright-agent", Logger: cfg.Logger}); err != nil {
 				return fmt.Errorf("reach AWS: %w", err)
 			}

@@ -20,7 +20,9 @@ func awslocalCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			s, err := awslocal.Open(awslocal.Config{DataDir: abs, Listen: listen, Logger: logger(c)})
+			log := logger(c)
+			protect(log)
+			s, err := awslocal.Open(awslocal.Config{DataDir: abs, Listen: listen, Logger: log})
 			if err != nil {
 				return err
 			}

@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/keywright/keywright/internal/secret"
 )
 
 // version is set when the program is built for a release.
@@ -82,6 +84,13 @@ func (e exitCode) Unwrap() error { return e.err }
 // logger writes JSON lines to standard error, as the long-running commands do.
 func logger(c *cobra.Command) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+}
+
+// protect keeps the memory of a process that sees secrets out of core dumps.
+func protect(log *slog.Logger) {
+	if err := secret.ProtectProcess(); err != nil {
+		log.Warn("process memory is not fully protected", "error", err)
+	}
 }
 
 // executable is the path of this program, for starting parts of itself.

@@ -22,6 +22,7 @@ func serverCommand() *cobra.Command {
 				return err
 			}
 			cfg.Log = logger(c)
+			protect(cfg.Log)
 			cfg.API = func(s server.Services) http.Handler {
 				return api.New(api.Config{Tenant: s.Tenant, Access: s.Access, CMK: s.CMK, Cluster: s.Cluster, Build: build(), Logger: cfg.Log})
 			}
