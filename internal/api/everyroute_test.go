@@ -23,6 +23,10 @@ func tour(r *rig) []touch {
 		{"GET", "2023-11-15", v2 + "/unauth/controlPlaneIPAddresses", "", 200},
 		{"GET", legacy, "/orgs", "", 200}, {"GET", legacy, "/orgs/{O}", "", 200}, {"GET", legacy, "/orgs/{O}/groups", "", 200},
 		{"GET", legacy, "/orgs/{O}/events", "", 200}, {"GET", legacy, "/orgs/{O}/events/{OE}", "", 200},
+		{"POST", legacy, "/orgs/{O}/apiKeys", `{"desc":"k","roles":["ORG_MEMBER"]}`, 200}, {"GET", legacy, "/orgs/{O}/apiKeys", "", 200},
+		{"GET", legacy, "/orgs/{O}/apiKeys/{K}", "", 200}, {"POST", legacy, "/groups/{G}/apiKeys", `{"desc":"k","roles":["GROUP_READ_ONLY"]}`, 200},
+		{"PATCH", legacy, "/groups/{G}/apiKeys/{K}", `{"roles":["GROUP_READ_ONLY"]}`, 200}, {"DELETE", legacy, "/orgs/{O}/apiKeys/{K}", "", 204},
+		{"GET", "", "/api/keywright/v1/orgs/{O}/audit:verify", "", 200},
 		{"POST", legacy, "/groups", `{"name":"Toured",` + org + `}`, 201}, {"GET", legacy, "/groups", "", 200}, {"GET", legacy, "/groups/byName/Project", "", 200},
 		{"GET", legacy, "/groups/{G}", "", 200}, {"PATCH", legacy, "/groups/{G}", `{"tags":[]}`, 200},
 		{"GET", legacy, "/groups/{G}/events", "", 200}, {"GET", legacy, "/groups/{G}/events/{E}", "", 200},
@@ -78,7 +82,8 @@ func (r *rig) run(see func(touch, answer)) {
 	role, target := r.enable()
 	events := r.ok(200, "GET", legacy, "/groups/{G}/events", "").results()
 	orgEvents := r.ok(200, "GET", legacy, "/orgs/{O}/events", "").results()
-	fill := strings.NewReplacer("{R}", role, "{ARN}", target.RoleARN, "{E}", events[0]["id"].(string), "{OE}", orgEvents[0]["id"].(string), "{G}", string(r.project), "{O}", string(r.Org))
+	spare := r.ok(200, "POST", legacy, "/orgs/{O}/apiKeys", `{"desc":"spare","roles":["ORG_MEMBER"]}`).body["id"].(string)
+	fill := strings.NewReplacer("{R}", role, "{K}", spare, "{ARN}", target.RoleARN, "{E}", events[0]["id"].(string), "{OE}", orgEvents[0]["id"].(string), "{G}", string(r.project), "{O}", string(r.Org))
 	for _, c := range tour(r) {
 		c.path, c.body = fill.Replace(c.path), fill.Replace(c.body)
 		if !strings.HasPrefix(c.path, "/api") {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/keywright/keywright/internal/apierr"
+	"github.com/keywright/keywright/internal/audit"
 	"github.com/keywright/keywright/internal/control/access"
 	"github.com/keywright/keywright/internal/control/cluster"
 	"github.com/keywright/keywright/internal/control/cmk"
@@ -19,12 +20,19 @@ import (
 	"github.com/keywright/keywright/internal/keys"
 )
 
+// Audit verifies the control plane's chain of events; the store is one.
+type Audit interface {
+	VerifyAudit(ctx context.Context, kept audit.Head) (audit.Head, error)
+}
+
 // Config is what the API serves.
 type Config struct {
 	Tenant  *tenant.Service
 	Access  *access.Service
 	CMK     *cmk.Service
 	Cluster *cluster.Service
+	// Audit verifies the chain of events.
+	Audit Audit
 	// Build names the program's version.
 	Build string
 	// Logger gets what callers must not see; nil discards it.

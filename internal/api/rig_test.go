@@ -62,7 +62,7 @@ func newRig(t *testing.T) *rig {
 	r := &rig{World: w, clock: &clock{}}
 	r.project = w.Project("Project").ID
 	w.Host("host-1")
-	h := api.New(api.Config{Tenant: w.Tenant, Access: w.Access, CMK: w.CMK, Cluster: w.Cluster, Build: "test", Now: r.clock.now})
+	h := api.New(api.Config{Tenant: w.Tenant, Access: w.Access, CMK: w.CMK, Cluster: w.Cluster, Audit: w.Store, Build: "test", Now: r.clock.now})
 	mux := http.NewServeMux() // as the server serves it
 	mux.Handle("/", h)
 	r.srv = httptest.NewServer(mux)

@@ -28,6 +28,13 @@ func routes() []route {
 		{method: get, pattern: "/orgs/{orgId}/events", family: atlas, versions: v1, handle: listOrgEvents},
 		{method: get, pattern: "/orgs/{orgId}/events/{eventId}", family: atlas, versions: v1, handle: getOrgEvent},
 
+		{method: get, pattern: "/orgs/{orgId}/apiKeys", family: atlas, versions: v1, handle: listAPIKeys},
+		{method: post, pattern: "/orgs/{orgId}/apiKeys", family: atlas, versions: v1, handle: createOrgAPIKey},
+		{method: get, pattern: "/orgs/{orgId}/apiKeys/{apiUserId}", family: atlas, versions: v1, handle: getAPIKey},
+		{method: del, pattern: "/orgs/{orgId}/apiKeys/{apiUserId}", family: atlas, versions: v1, handle: deleteAPIKey},
+		{method: post, pattern: "/groups/{groupId}/apiKeys", family: atlas, versions: v1, handle: createGroupAPIKey},
+		{method: patch, pattern: "/groups/{groupId}/apiKeys/{apiUserId}", family: atlas, versions: v1, handle: assignAPIKey},
+
 		{method: post, pattern: "/groups", family: atlas, versions: v1, handle: createGroup},
 		{method: get, pattern: "/groups", family: atlas, versions: v1, handle: listGroups},
 		{method: get, pattern: "/groups/byName/{groupName}", family: atlas, versions: v1, handle: getGroupByName},
@@ -96,6 +103,7 @@ func routes() []route {
 
 		{method: get, pattern: "/groups/{groupId}/encryptionAtRest", family: own, handle: getKeyStatus},
 		{method: post, pattern: "/groups/{groupId}/encryptionAtRest:tryAgain", family: own, handle: tryAgain},
+		{method: get, pattern: "/orgs/{orgId}/audit:verify", family: own, handle: verifyAudit},
 		{method: get, pattern: "/hosts", family: own, handle: listHosts},
 		{method: post, pattern: "/hosts/enrolmentTokens", family: own, handle: createEnrolmentToken},
 	}

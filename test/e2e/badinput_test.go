@@ -164,6 +164,17 @@ func TestBadInput(t *testing.T) {
 		if err := p.api.Do(t.Context(), "GET", group, nil, nil); err == nil {
 			t.Error("a wrong private key was accepted")
 		}
+		p.api = good
+		var reader struct {
+			PublicKey  string `json:"publicKey"`
+			PrivateKey string `json:"privateKey"`
+		}
+		p.call("POST", group+"/apiKeys", map[string]any{"desc": "reader", "roles": []string{"GROUP_READ_ONLY"}}, &reader)
+		p.api = client.New(p.boot.BaseURL, reader.PublicKey, secret.FromString(reader.PrivateKey))
+		p.get(encryption)
+		p.unchanged(encryption, "USER_UNAUTHORIZED", "PATCH", encryption, map[string]any{"awsKms": map[string]any{"enabled": false}})
+		p.unchanged(group+"/clusters", "USER_UNAUTHORIZED", "POST", group+"/clusters", clusterRequest("Mine", "AWS", "M10", 1))
+		p.unchanged(group+"/cloudProviderAccess", "USER_UNAUTHORIZED", "POST", group+"/cloudProviderAccess", map[string]any{"providerName": "AWS"})
 	})
 
 	p.run(t, "malformed JSON", func(t *testing.T) {
