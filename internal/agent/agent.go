@@ -39,6 +39,7 @@ type Agent struct {
 	ports    *ports
 	reporter *reporter
 	kmip     *kmip.Server
+	alarms   alarms
 
 	mu         sync.Mutex
 	custodes   map[keys.ProjectID]*running[*custodian]
@@ -139,7 +140,7 @@ func (a *Agent) open(ctx context.Context) error {
 	}
 	a.vault = &vault{
 		deployment: a.id.Deployment, store: store, escrow: a.link, recorder: a.recorder,
-		custodians: a, provider: a.cfg.Provider, log: a.log,
+		custodians: a, provider: a.cfg.Provider, alarms: &a.alarms, log: a.log,
 	}
 	a.reporter = newReporter(a)
 	return nil

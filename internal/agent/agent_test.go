@@ -281,13 +281,16 @@ func TestHostStartsWithoutControlPlane(t *testing.T) {
 		t.Fatal("the node was not stopped")
 	}
 	r.setDown(true)
+	r.mu.Lock()
+	r.asked = nil
+	r.mu.Unlock()
 	r.start()
 	eventually(t, "the node serves", func() bool { return !refuses(s.Port) })
 	r.setDown(false)
 	r.await(id, agentlink.PhaseRunning)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if last := r.asked[len(r.asked)-1]; last != 0 && !slices.Contains(r.asked, 0) {
+	if r.asked[0] != 0 {
 		t.Errorf("passwords were not asked for after the restart: %v", r.asked)
 	}
 }
@@ -382,7 +385,10 @@ func TestRewriteKilledAfterTheSwapIsTheNewOne(t *testing.T) {
 	id := r.add(false)
 	r.await(id, agentlink.PhaseRunning)
 	r.edit(id, func(n *agentlink.Node) { n.Encrypted = true })
-	eventually(t, "the node runs encrypted", func() bool { s := r.node(id); return s.Phase == agentlink.PhaseRunning && s.Encrypted && s.Generation == 2 })
+	eventually(t, "the node runs encrypted", func() bool {
+		s := r.node(id)
+		return s.Phase == agentlink.PhaseRunning && s.Encrypted && s.Generation == 2
+	})
 	r.end()
 	// As if killed right after the record was replaced: the old files are still there.
 	dir := layout{r.cfg.DataDir}
@@ -417,7 +423,9 @@ func TestTombstoneIsCarriedOutOnceAndOnlyIfNewer(t *testing.T) {
 	}
 	bury(1) // not newer than the files: absence and old orders remove nothing
 	rev := func() uint64 { r.mu.Lock(); defer r.mu.Unlock(); return r.desired.Revision }
-	eventually(t, "the old tombstone is taken up", func() bool { return r.last().Revision == rev() && strings.Contains(r.node(id).Message, "does not name") })
+	eventually(t, "the old tombstone is taken up", func() bool {
+		return r.last().Revision == rev() && strings.Contains(r.node(id).Message, "does not name")
+	})
 	if !alive(s.PID) || len(r.last().Buried) != 0 {
 		t.Fatal("an old tombstone was carried out")
 	}
@@ -545,15 +553,134 @@ func TestSecondAgentAndForeignStateAreRefused(t *testing.T) {
 	if err := Run(t.Context(), r.cfg); err == nil || !strings.Contains(err.Error(), "in use by another agent") {
 		t.Errorf("second agent: %v", err)
 	}
-	rev := r.last().Revision
-	r.change(func(d *agentlink.Desired) {
-		d.Tombstones = []agentlink.Tombstone{{Node: "../../..", Generation: 9, DestroyKeys: true}}
-	})
-	r.change(func(d *agentlink.Desired) { d.Tombstones, d.Host = nil, keys.HostID(keys.NewID(time.Now())) })
-	r.change(func(d *agentlink.Desired) { d.Host = r.host })
-	eventually(t, "the next good state is taken up", func() bool { return r.last().Revision > rev })
+	// A state of another host, and one whose identifiers are paths, are not taken up.
+	for _, spoil := range []func(*agentlink.Desired){
+		func(d *agentlink.Desired) { d.Host = keys.HostID(keys.NewID(time.Now())) },
+		func(d *agentlink.Desired) { d.Tombstones = []agentlink.Tombstone{{Node: "../../..", Generation: 9}} },
+	} {
+		rev := r.last().Revision
+		r.mu.Lock()
+		asked := len(r.asked)
+		r.mu.Unlock()
+		r.change(spoil)
+		eventually(t, "the agent has asked again and again", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return len(r.asked) > asked+1 })
+		if got := r.last().Revision; got != rev {
+			t.Errorf("revision %d is in force, it was %d", got, rev)
+		}
+		r.change(func(d *agentlink.Desired) { d.Host, d.Tombstones = r.host, nil })
+		eventually(t, "the next good state is taken up", func() bool { return r.last().Revision > rev })
+	}
 	if _, err := os.Stat(r.cfg.DataDir); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestNodeThatIgnoresSIGTERMIsKilled(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	id := r.add(true)
+	s := r.await(id, agentlink.PhaseRunning)
+	if err := unix.Kill(s.PID, unix.SIGSTOP); err != nil { // it cannot even see the signal
+		t.Fatal(err)
+	}
+	r.cloud.SetState(r.target.KeyID, "Disabled")
+	eventually(t, "the process is gone", func() bool { return !alive(s.PID) })
+	r.await(id, agentlink.PhaseStoppedByCustody)
+}
+
+func TestNodeWithoutItsPasswordFileIsNotGivenANewOne(t *testing.T) {
+	r := newRig(t)
+	r.cfg.StopNodesOnExit = true
+	r.start()
+	id := r.add(false)
+	r.await(id, agentlink.PhaseRunning)
+	r.end()
+	pw := layout{r.cfg.DataDir}.node(id, "admin.secret")
+	good, err := os.ReadFile(pw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(pw); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	eventually(t, "the report names the file", func() bool { return strings.Contains(r.node(id).Message, "admin.secret") })
+	r.end()
+	if _, err := os.Stat(pw); !os.IsNotExist(err) {
+		t.Error("a new password was made")
+	}
+	if err := os.WriteFile(pw, []byte("not-the-password"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	eventually(t, "the report says what is wrong", func() bool { return strings.Contains(r.node(id).Message, "administrator's password") })
+	r.end()
+	if err := os.WriteFile(pw, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	r.await(id, agentlink.PhaseRunning)
+}
+
+func TestCrashBetweenAdministratorAndRecord(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	id := r.add(true)
+	s := r.await(id, agentlink.PhaseRunning)
+	r.end()
+	rec := r.record(id)
+	rec.Prepared = false // the node has its administrator, the record does not say so
+	if err := rec.save(layout{r.cfg.DataDir}); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	if n := r.await(id, agentlink.PhaseRunning); n.PID != s.PID {
+		t.Error("the node was restarted")
+	}
+	eventually(t, "the record says so again", func() bool { return r.record(id).Prepared })
+}
+
+func TestDeadNodeComesBackAtItsPort(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	id := r.add(true)
+	s := r.await(id, agentlink.PhaseRunning)
+	if err := unix.Kill(s.PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the node runs again", func() bool {
+		n := r.node(id)
+		return n.Phase == agentlink.PhaseRunning && n.PID != s.PID && n.PID != 0
+	})
+	if n := r.node(id); n.Port != s.Port || n.MasterKey != s.MasterKey {
+		t.Errorf("came back as %+v, was %+v", n, s)
+	}
+}
+
+func TestPausedNodeStopsAndIsAcknowledged(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	id := r.add(false)
+	s := r.await(id, agentlink.PhaseRunning)
+	r.edit(id, func(n *agentlink.Node) { n.Run = false })
+	eventually(t, "the node is down and the change acknowledged", func() bool {
+		n := r.node(id)
+		return n.Phase == agentlink.PhaseStopped && n.Generation == 2 && !alive(s.PID)
+	})
+	r.edit(id, func(n *agentlink.Node) { n.Run = true })
+	r.await(id, agentlink.PhaseRunning)
+}
+
+func TestHostWithoutCertificateSaysWhatToDo(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	eventually(t, "the agent serves", func() bool { return r.last().Version == 1 })
+	r.end()
+	if err := os.Remove(layout{r.cfg.DataDir}.linkCert()); err != nil {
+		t.Fatal(err)
+	}
+	if err := Run(t.Context(), r.cfg); err == nil || !strings.Contains(err.Error(), "enrol this host again") {
+		t.Errorf("without certificate: %v", err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/keywright/keywright/internal/agent/durable"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kms"
 )
@@ -106,5 +107,5 @@ func (l layout) prepare() error {
 			return fmt.Errorf("make data directory: %w", err)
 		}
 	}
-	return nil
+	return errors.Join(durable.SyncDir(filepath.Dir(l.root)), durable.SyncDir(l.root))
 }

@@ -128,6 +128,10 @@ func (n *node) start(ctx context.Context) error {
 	if err := os.MkdirAll(spec.DBPath, 0o700); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
 	}
+	// The engine answers for what is in the directory; its name is ours.
+	if err := durable.SyncDir(n.a.dir.node(n.id)); err != nil {
+		return err
+	}
 	if r.Encrypted && !n.look().mayStart {
 		return nil // the verdict has turned meanwhile: decide again
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"log/slog"
 	"os"
 	"testing"
 	"time"
@@ -22,3 +23,5 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		}
 	}
 }
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -245,4 +245,3 @@ func (p *plane) poll(ctx context.Context, have uint64) agentlink.Desired {
 		}
 	}
 }
-

@@ -2,13 +2,41 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/keys"
 )
+
+// maxAlarms bounds what a misbehaving node can make the host tell.
+const maxAlarms = 16
+
+// alarms are conditions that need a person. They are told until the agent ends: who
+// mends them starts it again. It is safe for concurrent use.
+type alarms struct {
+	mu    sync.Mutex
+	texts []string
+}
+
+func (a *alarms) raise(text string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.texts) < maxAlarms && !slices.Contains(a.texts, text) {
+		a.texts = append(a.texts, text)
+	}
+}
+
+func (a *alarms) list() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.texts)
+}
 
 // reportEvery is the longest time between two reports.
 const reportEvery = 10 * time.Second
@@ -18,9 +46,16 @@ type reporter struct {
 	a    *Agent
 	wake chan struct{}
 
+	// escrowAt is when the escrow is tried again after a refusal. run owns it.
+	escrowAt time.Time
+
 	mu   sync.Mutex
 	link bool
 }
+
+// refusedPause is the time between attempts at an escrow that refuses: each of them
+// is an alarm there.
+const refusedPause = time.Minute
 
 func newReporter(a *Agent) *reporter { return &reporter{a: a, wake: make(chan struct{}, 1)} }
 
@@ -81,7 +116,18 @@ func (r *reporter) report(ctx context.Context) error {
 	if err := r.a.link.Status(ctx, r.a.status()); err != nil {
 		return err
 	}
-	return r.a.vault.syncEscrow(ctx, open)
+	if len(open) == 0 || time.Now().Before(r.escrowAt) {
+		return nil
+	}
+	err := r.a.vault.syncEscrow(ctx, open)
+	var refused *agentlink.Error
+	if errors.As(err, &refused) && refused.Status < http.StatusInternalServerError {
+		r.escrowAt = time.Now().Add(refusedPause)
+		r.a.alarms.raise(fmt.Sprintf("the control plane refuses a wrapped key of this host: %v", err))
+		r.a.log.Error("wrapped keys are not in escrow", "error", err)
+		return nil
+	}
+	return err
 }
 
 // status gathers the report.
@@ -114,6 +160,7 @@ func (a *Agent) status() agentlink.Status {
 		}
 	}
 	s.Buried = a.buried(d)
+	s.Alarms = append(s.Alarms, a.alarms.list()...)
 	if alarm := a.wishes.alarm(); alarm != "" {
 		s.Alarms = append(s.Alarms, alarm)
 	}

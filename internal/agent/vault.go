@@ -56,6 +56,7 @@ type vault struct {
 	recorder   journal
 	custodians custodians
 	provider   kms.Provider
+	alarms     *alarms
 	log        *slog.Logger
 }
 
@@ -141,6 +142,7 @@ func (v *vault) failed(c access, err error) error {
 		c.refused()
 	case f.Reason == kms.CiphertextMismatch:
 		v.log.Error("a wrapped key does not open with this customer key and its owner's context", "error", err)
+		v.alarms.raise("a wrapped key does not open with the project's customer key and its owner's context: it is damaged, or of another key")
 	}
 	return errors.Join(kmip.ErrUnavailable, err)
 }
@@ -154,6 +156,7 @@ func (v *vault) find(p kmip.Principal, id keys.KeyID) (wraps.Record, error) {
 	switch {
 	case !ok:
 		v.log.Error("well-formed key identifier is unknown, a wrap may be lost", "key", id, "node", p.Node)
+		v.alarms.raise(fmt.Sprintf("node %s asks for a key that this host does not know: a wrap may be lost", p.Node))
 		return wraps.Record{}, kmip.ErrUnknown
 	case r.Node != p.Node || r.Project != p.Project || r.Cluster != p.Cluster:
 		return wraps.Record{}, kmip.ErrForeign

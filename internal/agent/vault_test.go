@@ -48,7 +48,7 @@ func newDesk(t *testing.T) *desk {
 	d.fault = kms.NewFault(d.cloud)
 	target := d.cloud.Project()
 	d.key = agentlink.CustomerKey{Generation: 7, RoleARN: target.RoleARN, ExternalID: target.ExternalID, KeyARN: target.KeyID, Region: target.Region}
-	d.vault = &vault{deployment: keys.DeploymentID(keys.NewID(time.Now())), escrow: d, recorder: d, custodians: d, provider: d.fault, log: slog.New(slog.DiscardHandler)}
+	d.vault = &vault{deployment: keys.DeploymentID(keys.NewID(time.Now())), escrow: d, recorder: d, custodians: d, provider: d.fault, alarms: new(alarms), log: slog.New(slog.DiscardHandler)}
 	d.reopen()
 	return d
 }
@@ -290,6 +290,9 @@ func TestIdentifiersAreToldApart(t *testing.T) {
 			t.Errorf("%s: KMS was asked", c.name)
 		}
 	}
+	if got := d.alarms.list(); len(got) != 1 || !strings.Contains(got[0], string(a.Node)) {
+		t.Errorf("alarms %v", got)
+	}
 	if got, _ := d.Locate(t.Context(), b, ""); len(got) != 0 {
 		t.Errorf("another node sees %v", got)
 	}
@@ -316,6 +319,9 @@ func TestContextIsThatOfWhoAsksNotOfTheFile(t *testing.T) {
 	o, err := d.Get(t.Context(), b, id)
 	if err == nil || !o.Material.IsEmpty() {
 		t.Fatal("another node's wrap was opened")
+	}
+	if len(d.alarms.list()) != 1 {
+		t.Error("no alarm")
 	}
 	if d.asked != 0 {
 		t.Error("a mismatch was taken for a revocation")

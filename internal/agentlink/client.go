@@ -217,7 +217,7 @@ func refusal(status int, answer []byte) *Error {
 	if json.Unmarshal(answer, e) != nil || e.Code == "" {
 		e.Code, e.Detail = "UNEXPECTED_ERROR", http.StatusText(status)
 	}
-	e.Code, e.Detail = e.Code[:min(len(e.Code), 128)], e.Detail[:min(len(e.Detail), maxDetail)]
+	e.Code, e.Detail = e.Code[:min(len(e.Code), 128)], strings.ToValidUTF8(e.Detail[:min(len(e.Detail), maxDetail)], "")
 	return e
 }
 
