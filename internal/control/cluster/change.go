@@ -301,7 +301,7 @@ func (s *Service) change(tx *store.Tx, p tenant.Principal, pr store.Project, c *
 	}
 	if converts {
 		c.Converting = next.EncryptionProvider
-		text = fmt.Sprintf("Encryption at rest of cluster %s changes from %s to %s: its node is rewritten beside itself and swapped in, with a short interruption at the end. All data stays.", c.Name, old.EncryptionProvider, next.EncryptionProvider)
+		text = fmt.Sprintf("Encryption at rest of cluster %s changes from %s to %s: its node is rewritten beside itself and swapped in; it is down while its files are copied. All data stays.", c.Name, old.EncryptionProvider, next.EncryptionProvider)
 	}
 	if err := tx.PutCluster(*c); err != nil {
 		return err
