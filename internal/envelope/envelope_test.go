@@ -128,21 +128,26 @@ func sample() envelope.Wrapped {
 	}
 }
 
-// golden is sample in version 1 of the format. It never changes.
+// golden is sample in version 1 of the format, with its checksum. It never changes.
 const golden = "4b57574b" + "01" + "0000019b76daa87b" +
 	"002f" + "61726e3a6177733a6b6d733a65752d776573742d313a3131313132323232333333333a6b65792f3132333461626364" +
-	"0004" + "010203ff"
+	"0004" + "010203ff" +
+	"c2dfe81d1887739a33f49bc0cbdf26f4dc4673840f2a1f6063d67b5628c434b8"
 
 func TestFormatIsFixed(t *testing.T) {
 	b, err := sample().MarshalBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := hex.EncodeToString(b[:len(b)-32]); got != golden {
+	if got := hex.EncodeToString(b); got != golden {
 		t.Errorf("format is\n%s, want\n%s", got, golden)
 	}
+	stored, err := hex.DecodeString(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var back envelope.Wrapped
-	if err := back.UnmarshalBinary(b); err != nil || !same(back, sample()) {
+	if err := back.UnmarshalBinary(stored); err != nil || !same(back, sample()) {
 		t.Errorf("%+v, %v", back, err)
 	}
 }
