@@ -29,6 +29,8 @@ const (
 	sampleRoleName = "KeywrightSample"
 )
 
+const samplesFormat = 1
+
 // samples remembers what was made, so that a start that was killed goes on
 // where it stopped. It holds no secret.
 type samples struct {
@@ -65,8 +67,8 @@ func (p *platform) furnish(ctx context.Context) (Bootstrap, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, sampleLimit)
 	defer cancel()
-	var st samples
-	if err := durable.ReadJSON(p.samplesPath(), &st); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	st, err := p.recall()
+	if err != nil {
 		return b, err
 	}
 	if !st.Done {
@@ -162,8 +164,25 @@ func (p *platform) makeSamples(ctx context.Context, st *samples) error {
 	return p.remember(st)
 }
 
+// recall reads what remember wrote; before the first time that is nothing.
+func (p *platform) recall() (samples, error) {
+	var st samples
+	err := durable.ReadJSON(p.samplesPath(), &st)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return samples{}, nil
+	case err != nil:
+		return samples{}, err
+	case st.Format > samplesFormat:
+		return samples{}, fmt.Errorf("%s was written by a newer Keywright (format %d, this program knows %d); update this program", p.samplesPath(), st.Format, samplesFormat)
+	case st.Format != samplesFormat:
+		return samples{}, fmt.Errorf("%s has format %d, this program knows %d", p.samplesPath(), st.Format, samplesFormat)
+	}
+	return st, nil
+}
+
 func (p *platform) remember(st *samples) error {
-	st.Format = 1
+	st.Format = samplesFormat
 	return durable.WriteJSON(p.samplesPath(), st, 0o600)
 }
 
