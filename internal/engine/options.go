@@ -79,7 +79,7 @@ func (o Options) check() error {
 	add(o.TLSMode != wire.TLSDisabled && o.TLSCertificateKeyFile == "", "--tlsCertificateKeyFile: needed with --tlsMode %s", o.TLSMode)
 	for _, ip := range strings.Split(o.BindIP, ",") {
 		add(net.ParseIP(ip) == nil && ip != "localhost", "--bind_ip: %q is no address", ip)
-		add(o.TLSMode == wire.TLSDisabled && !isLoopback(ip), "--bind_ip: %s is not a loopback address; without TLS only those are possible", ip)
+		add((o.TLSMode != wire.TLSRequire || !o.Auth) && !isLoopback(ip), "--bind_ip: %s is not a loopback address; that needs --tlsMode requireTLS and --auth", ip)
 	}
 	errs = append(errs, keys.CheckID("--nodeId:", string(o.NodeID)), o.Encryption.check())
 	return errors.Join(errs...)

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/keywright/keywright/internal/engine/replication"
 	"github.com/keywright/keywright/internal/keys"
 )
@@ -57,6 +59,10 @@ func (o RewriteOptions) check() error {
 }
 
 func rewrite(ctx context.Context, o RewriteOptions, log *slog.Logger) error {
+	// Opening a directory that is no node's would make an empty node in it.
+	if _, err := replication.ReadManifest(vfs.Default, o.From); errors.Is(err, os.ErrNotExist) {
+		return exit(ExitBadOptions, fmt.Errorf("--from: %s is no node's data directory", o.From))
+	}
 	unlock, err := lockDir(o.From)
 	if err != nil {
 		return exit(ExitUnrecoverable, err)
