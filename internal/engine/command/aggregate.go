@@ -33,7 +33,7 @@ func parseAggregate(req *request) (*pipelineQuery, error) {
 	if n, ok := wholeNumber(req.args[0].value); ok && n == 1 {
 		return nil, mongoerr.Of(mongoerr.NotImplemented, "aggregations on a whole database are not supported by this engine yet")
 	}
-	q := &pipelineQuery{findQuery: findQuery{coll: req.collection(p), hint: p.hint("hint"), batchSize: p.cursorSize()}}
+	q := &pipelineQuery{findQuery: findQuery{coll: req.collection(p), hint: p.hint(), batchSize: p.cursorSize()}}
 	p.need("pipeline")
 	p.refuse("explain")
 	p.refuseDoc("let")
@@ -118,23 +118,18 @@ func runAggregate(ctx context.Context, s *Server, req *request, user *auth.User)
 	if err != nil {
 		return nil, err
 	}
-	reader, err := s.cfg.Node.Store().Read(ctx, req.db)
+	o, err := s.openQuery(ctx, req.db, q)
 	if err != nil {
 		return nil, err
 	}
-	o, err := q.open(reader)
-	if err != nil {
-		reader.Close()
-		return nil, err
-	}
-	return s.firstReply(ctx, req.owner(user), req.db+"."+q.coll, o, q.batchSize, false)
+	return s.firstReply(ctx, req, user, req.db+"."+q.coll, o, q.batchSize, false)
 }
 
 // distinct gives the different values of a path; those within arrays count one
 // by one.
 func distinct(ctx context.Context, s *Server, req *request, _ *auth.User) (*builder, error) {
 	p := req.params()
-	q := &findQuery{coll: req.collection(p), hint: p.hint("hint")}
+	q := &findQuery{coll: req.collection(p), hint: p.hint()}
 	p.need("key")
 	key, filterDoc := p.str("key"), p.doc("query")
 	p.collation()
@@ -148,13 +143,8 @@ func distinct(ctx context.Context, s *Server, req *request, _ *auth.User) (*buil
 	if q.filter, err = query.ParseFilter(filterDoc); err != nil {
 		return nil, err
 	}
-	reader, err := s.cfg.Node.Store().Read(ctx, req.db)
+	o, err := s.openQuery(ctx, req.db, q)
 	if err != nil {
-		return nil, err
-	}
-	o, err := q.open(reader)
-	if err != nil {
-		reader.Close()
 		return nil, err
 	}
 	defer o.close()

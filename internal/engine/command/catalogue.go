@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
@@ -74,6 +75,10 @@ func drop(ctx context.Context, s *Server, req *request, _ *auth.User) (*builder,
 	}
 	if err := checkWritable(req.db, coll); err != nil {
 		return nil, err
+	}
+	if strings.HasPrefix(coll, "system.") && req.db == "admin" {
+		// The exception for the first user would come back.
+		return nil, mongoerr.Of(mongoerr.IllegalOperation, "can't drop system collection %s.%s", req.db, coll)
 	}
 	existed, indexes, err := s.cfg.Node.DropCollection(ctx, req.db, coll)
 	if err != nil {
@@ -193,7 +198,7 @@ func indexNames(p *params, v bson.RawValue, info storage.CollectionInfo) ([]stri
 				return []string{have.Name}, nil
 			}
 		}
-		return nil, mongoerr.Of(mongoerr.IndexNotFound, "can't find index with key: %s", v.Document().String())
+		return nil, mongoerr.Of(mongoerr.IndexNotFound, "can't find index with key: %.500s", v.Document().String())
 	}
 	return nil, mongoerr.Of(mongoerr.TypeMismatch, "index must be a name, a key pattern, '*' or a list of names")
 }
@@ -251,7 +256,7 @@ func listIndexes(ctx context.Context, s *Server, req *request, user *auth.User) 
 	for _, ix := range info.Indexes {
 		list.docs = append(list.docs, ix.Document())
 	}
-	return s.firstReply(ctx, req.owner(user), req.db+"."+coll, list, size, false)
+	return s.firstReply(ctx, req, user, req.db+"."+coll, list, size, false)
 }
 
 // listCollectionsNeeds: whoever asks only for the names of what they may read
@@ -297,7 +302,7 @@ func listCollections(ctx context.Context, s *Server, req *request, user *auth.Us
 			list.docs = append(list.docs, doc)
 		}
 	}
-	return s.firstReply(ctx, req.owner(user), req.db+".$cmd.listCollections", list, size, false)
+	return s.firstReply(ctx, req, user, req.db+".$cmd.listCollections", list, size, false)
 }
 
 func showCollection(info storage.CollectionInfo, nameOnly bool) bson.Raw {
@@ -379,7 +384,7 @@ func collStats(ctx context.Context, s *Server, req *request, _ *auth.User) (*bui
 			return nil, fmt.Errorf("count documents: %w", err)
 		}
 	}
-	return newDoc().str("ns", req.db+"."+coll).number("count", n).int32("nindexes", int32(indexes)).boolean("capped", false), nil //nolint:gosec // at most 64
+	return newDoc().str("ns", req.db+"."+coll).number("count", n).int32("nindexes", int32(indexes)).boolean("capped", false), nil
 }
 
 func dbStats(ctx context.Context, s *Server, req *request, _ *auth.User) (*builder, error) {

@@ -23,7 +23,7 @@ const (
 
 // owner is who may use a cursor.
 type owner struct {
-	user       string // "db.name", empty without authentication
+	account    [16]byte // zero without authentication
 	session    sessionID
 	hasSession bool
 }
@@ -31,7 +31,7 @@ type owner struct {
 func (r *request) owner(user *auth.User) owner {
 	o := owner{session: r.session, hasSession: r.hasSession}
 	if user != nil {
-		o.user = user.ID()
+		o.account = user.UUID
 	}
 	return o
 }
@@ -41,6 +41,7 @@ func (r *request) owner(user *auth.User) owner {
 type cursor struct {
 	id     int64
 	owner  owner
+	needs  []need // what its owner must still be allowed to read on
 	ns     string
 	from   source
 	peeked bson.Raw // read, but not given yet
@@ -91,8 +92,8 @@ func (c *cursors) add(cur *cursor) error {
 	}
 	for cur.id == 0 || c.open[cur.id] != nil {
 		var b [8]byte
-		_, _ = rand.Read(b[:])                                           // never fails
-		cur.id = int64(binary.LittleEndian.Uint64(b[:]) & math.MaxInt64) //nolint:gosec // the sign bit is cleared
+		_, _ = rand.Read(b[:]) // never fails
+		cur.id = int64(binary.LittleEndian.Uint64(b[:]) & math.MaxInt64)
 	}
 	cur.busy, cur.used = true, time.Now()
 	c.open[cur.id] = cur
@@ -107,7 +108,7 @@ func (c *cursors) checkout(id int64, who owner) (*cursor, error) {
 	if cur == nil || cur.killed {
 		return nil, mongoerr.Of(mongoerr.CursorNotFound, "cursor id %d not found", id)
 	}
-	if cur.owner.user != who.user {
+	if cur.owner.account != who.account {
 		return nil, mongoerr.Of(mongoerr.Unauthorized, "cursor id %d was not created by the authenticated user", id)
 	}
 	if cur.owner.hasSession != who.hasSession || cur.owner.session != who.session {
@@ -219,8 +220,8 @@ func (cur *cursor) batch(ctx context.Context, n int64) (docs *array, spent bool,
 
 // firstReply answers find and aggregate: with the first batch, and with a cursor
 // if there is more. It takes the source over.
-func (s *Server) firstReply(ctx context.Context, who owner, ns string, from source, batchSize int64, single bool) (*builder, error) {
-	cur := &cursor{owner: who, ns: ns, from: from}
+func (s *Server) firstReply(ctx context.Context, req *request, user *auth.User, ns string, from source, batchSize int64, single bool) (*builder, error) {
+	cur := &cursor{owner: req.owner(user), needs: req.needs, ns: ns, from: from}
 	docs, spent, err := cur.batch(ctx, batchSize)
 	if err != nil {
 		from.close()
@@ -269,6 +270,10 @@ func getMore(ctx context.Context, s *Server, req *request, user *auth.User) (*bu
 		s.cursors.checkin(cur, false)
 		return nil, mongoerr.Of(mongoerr.Unauthorized, "Requested getMore on namespace '%s', but cursor belongs to a different namespace", ns)
 	}
+	if user != nil && !allowed(user, cur.needs) { // a role was taken away since the cursor was opened
+		s.cursors.checkin(cur, true)
+		return nil, notAuthorized(req)
+	}
 	if req.maxTime > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, req.maxTime)
@@ -311,7 +316,7 @@ func killCursors(_ context.Context, s *Server, req *request, user *auth.User) (*
 	}
 	who, any := req.owner(user), mayKillAny(user)
 	killed := s.cursors.kill(func(c *cursor) bool {
-		return wanted[c.id] && c.ns == req.db+"."+coll && (any || c.owner.user == who.user)
+		return wanted[c.id] && c.ns == req.db+"."+coll && (any || c.owner.account == who.account)
 	})
 	gone, missing := newArray(), newArray()
 	for _, id := range killed {

@@ -23,7 +23,7 @@ func parseDelete(doc bson.Raw) (*deleteStatement, error) {
 	p.need("q")
 	p.need("limit")
 	limit := p.number("limit", 0)
-	filter, hint := p.doc("q"), p.hint("hint")
+	filter, hint := p.doc("q"), p.hint()
 	p.collation()
 	if p.err != nil {
 		return nil, p.err

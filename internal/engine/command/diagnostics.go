@@ -33,8 +33,8 @@ func ping(context.Context, *Server, *request, *auth.User) (*builder, error) { re
 
 func buildInfo(context.Context, *Server, *request, *auth.User) (*builder, error) {
 	version := newArray()
-	for _, n := range []int64{7, 0, 0, 0} {
-		version.value(bson.RawValue{Type: bson.TypeInt32, Value: []byte{byte(n), 0, 0, 0}})
+	for _, n := range []byte{7, 0, 0, 0} {
+		version.value(bson.RawValue{Type: bson.TypeInt32, Value: []byte{n, 0, 0, 0}})
 	}
 	return newDoc().str("version", Version).str("gitVersion", "keywright").strs("modules", []string{"keywright"}).str("allocator", "go").
 		str("javascriptEngine", "none").str("sysInfo", "deprecated").array("versionArray", version).int32("bits", 64).boolean("debug", false).
@@ -174,9 +174,9 @@ func serverStatus(_ context.Context, s *Server, _ *request, _ *auth.User) (*buil
 		int64("delete", c.remove.Load()).int64("getmore", c.getmore.Load()).int64("command", c.command.Load()).done()
 	out := newDoc().str("host", hostName()).str("version", Version).str("process", "keywright mongod").int64("pid", int64(os.Getpid())).
 		double("uptime", time.Since(s.started).Seconds()).int64("uptimeMillis", time.Since(s.started).Milliseconds()).date("localTime", time.Now()).
-		doc("connections", newDoc().int32("current", int32(open)).done()). //nolint:gosec // bounded by the wire server
+		doc("connections", newDoc().int32("current", int32(open)).done()).
 		doc("opcounters", ops).
-		doc("mem", newDoc().int32("bits", 64).int64("resident", int64(mem.Sys>>20)).boolean("supported", true).done()). //nolint:gosec // MiB
+		doc("mem", newDoc().int32("bits", 64).int64("resident", int64(mem.Sys>>20)).boolean("supported", true).done()).
 		doc("metrics", newDoc().doc("cursor", newDoc().doc("open", newDoc().int64("total", int64(s.cursors.count())).done()).done()).done()).
 		doc("storageEngine", newDoc().str("name", storageEngine).boolean("persistent", true).done())
 	if st.Set != "" {

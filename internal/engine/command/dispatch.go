@@ -129,12 +129,21 @@ func (c *conn) authorize(ctx context.Context, req *request) (*auth.User, error) 
 	if err != nil {
 		return nil, err
 	}
+	if !allowed(user, needs) {
+		return nil, notAuthorized(req)
+	}
+	req.needs = needs
+	return user, nil
+}
+
+// allowed tells whether a user's roles allow all of it.
+func allowed(user *auth.User, needs []need) bool {
 	for _, n := range needs {
 		if !auth.Allowed(user.Roles, n.action, n.on) {
-			return nil, notAuthorized(req)
+			return false
 		}
 	}
-	return user, nil
+	return true
 }
 
 func notAuthorized(req *request) error {

@@ -9,7 +9,6 @@ import (
 	"github.com/keywright/keywright/internal/engine/auth"
 	"github.com/keywright/keywright/internal/engine/mongoerr"
 	"github.com/keywright/keywright/internal/engine/query"
-	"github.com/keywright/keywright/internal/engine/storage"
 	"github.com/keywright/keywright/internal/engine/wire"
 )
 
@@ -48,7 +47,7 @@ type explainable struct {
 	coll    string
 	options query.ExplainOptions
 	wrap    string // a stage around the plan
-	open    func(*storage.Reader) (*opened, error)
+	query   openable
 }
 
 func explain(ctx context.Context, s *Server, req *request, _ *auth.User) (*builder, error) {
@@ -70,13 +69,8 @@ func explain(ctx context.Context, s *Server, req *request, _ *auth.User) (*build
 	if err != nil {
 		return nil, err
 	}
-	reader, err := s.cfg.Node.Store().Read(ctx, req.db)
+	o, err := s.openQuery(ctx, req.db, e.query)
 	if err != nil {
-		return nil, err
-	}
-	o, err := e.open(reader)
-	if err != nil {
-		reader.Close()
 		return nil, err
 	}
 	defer o.close()
@@ -150,12 +144,12 @@ func explainTarget(inner *request) (*explainable, error) {
 			return nil, err
 		}
 		e := q.explainable("")
-		e.open = q.open
+		e.query = q
 		return e, nil
 	case "distinct":
 		return explainFilter(inner, p.doc("query"), "", p)
 	case "findAndModify":
-		m, err := parseModification(inner, p)
+		m, err := parseModification(p)
 		if err != nil {
 			return nil, err
 		}
@@ -172,7 +166,7 @@ func explainTarget(inner *request) (*explainable, error) {
 }
 
 func explainFilter(inner *request, filter bson.Raw, wrap string, p *params) (*explainable, error) {
-	t, err := newTarget(filter, nil, p.hint("hint"))
+	t, err := newTarget(filter, nil, p.hint())
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +201,7 @@ func (t *target) explainable(coll string, one bool, wrap string) *explainable {
 
 func (q *findQuery) explainable(wrap string) *explainable {
 	return &explainable{
-		coll: q.coll, wrap: wrap, open: q.open,
+		coll: q.coll, wrap: wrap, query: q,
 		options: query.ExplainOptions{Filter: q.filter, Sort: q.sort, Projection: q.projection, Skip: q.skip, Limit: q.limit, SortMemory: maxSortMemory},
 	}
 }

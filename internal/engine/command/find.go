@@ -48,7 +48,7 @@ func parseFind(req *request) (*findQuery, error) {
 		q.batchSize = p.count("batchSize", 0)
 	}
 	q.projection = p.doc("projection")
-	q.hint = p.hint("hint")
+	q.hint = p.hint()
 	filter, sort := p.doc("filter"), p.doc("sort")
 	p.refuse("tailable", "awaitData", "returnKey", "showRecordId")
 	p.refuseDoc("let", "min", "max")
@@ -98,9 +98,9 @@ func (p *params) collation() {
 	}
 }
 
-// hint reads an index's name or key pattern; the zero value is none.
-func (p *params) hint(name string) bson.RawValue {
-	v, ok := p.value(name)
+// hint reads the field hint: an index's name or key pattern; the zero value is none.
+func (p *params) hint() bson.RawValue {
+	v, ok := p.value("hint")
 	if !ok {
 		return bson.RawValue{}
 	}
@@ -133,11 +133,7 @@ func (q *findQuery) open(reader *storage.Reader) (*opened, error) {
 	o := &opened{scan: newScan(coll, plan, q.filter), plan: plan}
 	var from source = o.scan
 	if q.sort != nil && !plan.SortCovered {
-		var keep int64
-		if q.limit > 0 {
-			keep = q.skip + q.limit
-		}
-		from = &sorter{from: from, sort: q.sort, limit: keep}
+		from = &sorter{from: from, sort: q.sort, limit: q.wanted()}
 	}
 	if q.skip > 0 || q.limit > 0 {
 		from = &window{from: from, skip: q.skip, limit: q.limit}
@@ -149,13 +145,27 @@ func (q *findQuery) open(reader *storage.Reader) (*opened, error) {
 	return o, nil
 }
 
-func find(ctx context.Context, s *Server, req *request, user *auth.User) (*builder, error) {
-	s.counters.query.Add(1)
-	q, err := parseFind(req)
-	if err != nil {
-		return nil, err
+// maxKept is the highest number of documents that a sort is told to keep; above
+// it all are kept.
+const maxKept = 1 << 31
+
+// wanted is how many of the first documents are asked for; 0: all.
+func (q *findQuery) wanted() int64 {
+	if q.limit <= 0 || q.limit > maxKept || q.skip > maxKept {
+		return 0
 	}
-	reader, err := s.cfg.Node.Store().Read(ctx, req.db)
+	return q.skip + q.limit
+}
+
+// openable is what can be started on a snapshot.
+type openable interface {
+	open(*storage.Reader) (*opened, error)
+}
+
+// openQuery starts a query on a snapshot of a database; closing what it gives
+// closes the snapshot too.
+func (s *Server) openQuery(ctx context.Context, db string, q openable) (*opened, error) {
+	reader, err := s.cfg.Node.Store().Read(ctx, db)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +174,20 @@ func find(ctx context.Context, s *Server, req *request, user *auth.User) (*build
 		reader.Close()
 		return nil, err
 	}
-	return s.firstReply(ctx, req.owner(user), req.db+"."+q.coll, o, q.batchSize, q.single)
+	return o, nil
+}
+
+func find(ctx context.Context, s *Server, req *request, user *auth.User) (*builder, error) {
+	s.counters.query.Add(1)
+	q, err := parseFind(req)
+	if err != nil {
+		return nil, err
+	}
+	o, err := s.openQuery(ctx, req.db, q)
+	if err != nil {
+		return nil, err
+	}
+	return s.firstReply(ctx, req, user, req.db+"."+q.coll, o, q.batchSize, q.single)
 }
 
 // countQuery is a parsed count.
@@ -174,7 +197,7 @@ type countQuery struct {
 
 func parseCount(req *request) (*countQuery, error) {
 	p := req.params()
-	q := &countQuery{findQuery{coll: req.collection(p), skip: p.count("skip", 0), limit: p.number("limit", 0), hint: p.hint("hint")}}
+	q := &countQuery{findQuery{coll: req.collection(p), skip: p.count("skip", 0), limit: p.number("limit", 0), hint: p.hint()}}
 	if q.limit < 0 {
 		q.limit = -q.limit
 	}
@@ -193,39 +216,42 @@ func count(ctx context.Context, s *Server, req *request, _ *auth.User) (*builder
 	if err != nil {
 		return nil, err
 	}
-	reader, err := s.cfg.Node.Store().Read(ctx, req.db)
-	if err != nil {
-		return nil, err
-	}
-	n, err := q.run(ctx, reader)
+	n, err := s.countDocuments(ctx, req.db, q)
 	if err != nil {
 		return nil, err
 	}
 	return newDoc().number("n", n), nil
 }
 
-// run counts on a snapshot, which it closes.
-func (q *countQuery) run(ctx context.Context, reader *storage.Reader) (int64, error) {
+// countDocuments counts on a snapshot; the number of all is known without a look.
+func (s *Server) countDocuments(ctx context.Context, db string, q *countQuery) (int64, error) {
 	if q.filter.Empty() && q.hint.Type == 0 {
-		defer reader.Close()
-		coll, ok := reader.Collection(q.coll)
-		if !ok {
-			return 0, nil
-		}
-		n, err := coll.Count()
-		n = max(0, n-q.skip)
-		if q.limit > 0 {
-			n = min(n, q.limit)
-		}
-		return n, err
+		return s.countAll(ctx, db, q)
 	}
-	o, err := q.open(reader)
+	o, err := s.openQuery(ctx, db, q)
 	if err != nil {
-		reader.Close()
 		return 0, err
 	}
 	defer o.close()
 	return drain(ctx, o)
+}
+
+func (s *Server) countAll(ctx context.Context, db string, q *countQuery) (int64, error) {
+	reader, err := s.cfg.Node.Store().Read(ctx, db)
+	if err != nil {
+		return 0, err
+	}
+	defer reader.Close()
+	coll, ok := reader.Collection(q.coll)
+	if !ok {
+		return 0, nil
+	}
+	n, err := coll.Count()
+	n = max(0, n-q.skip)
+	if q.limit > 0 {
+		n = min(n, q.limit)
+	}
+	return n, err
 }
 
 // drain reads a source to its end and counts.

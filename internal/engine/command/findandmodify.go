@@ -19,10 +19,10 @@ type modification struct {
 	shown         *query.Projection
 }
 
-func parseModification(req *request, p *params) (*modification, error) {
+func parseModification(p *params) (*modification, error) {
 	m := &modification{remove: p.boolean("remove", false), after: p.boolean("new", false)}
 	m.upsert = p.boolean("upsert", false)
-	filter, sort, hint, fields := p.doc("query"), p.doc("sort"), p.hint("hint"), p.doc("fields")
+	filter, sort, hint, fields := p.doc("query"), p.doc("sort"), p.hint(), p.doc("fields")
 	p.collation()
 	p.refuseDoc("let")
 	p.noArrayFilters()
@@ -51,7 +51,7 @@ func parseModification(req *request, p *params) (*modification, error) {
 func findAndModify(ctx context.Context, s *Server, req *request, user *auth.User) (*builder, error) {
 	p := req.params()
 	coll := req.collection(p)
-	m, err := parseModification(req, p)
+	m, err := parseModification(p)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -42,7 +43,7 @@ func hello(ctx context.Context, s *Server, req *request, _ *auth.User) (*builder
 	mechs := p.str("saslSupportedMechs")
 	speculative := p.doc("speculativeAuthenticate")
 	version := p.doc("topologyVersion")
-	wait := time.Duration(p.count("maxAwaitTimeMS", 0)) * time.Millisecond
+	wait := time.Duration(min(p.count("maxAwaitTimeMS", 0), math.MaxInt32)) * time.Millisecond
 	if p.err != nil {
 		return nil, p.err
 	}

@@ -142,33 +142,16 @@ func (p *params) number(name string, otherwise int64) int64 {
 }
 
 func (p *params) docs(name string) []bson.Raw {
-	v, ok := p.value(name)
-	if !ok {
-		return nil
-	}
-	list, ok := v.ArrayOK()
-	if !ok {
-		p.wrong(name, v, "array")
-		return nil
-	}
-	values, err := list.Values()
-	if err != nil {
-		p.fail(mongoerr.Of(mongoerr.InvalidBSON, "malformed array"))
-		return nil
-	}
-	out := make([]bson.Raw, 0, len(values))
-	for _, e := range values {
-		d, ok := e.DocumentOK()
-		if !ok {
-			p.wrong(name, e, "object")
-			return nil
-		}
-		out = append(out, d)
-	}
-	return out
+	return elements(p, name, "object", bson.RawValue.DocumentOK)
 }
 
 func (p *params) strings(name string) []string {
+	return elements(p, name, "string", bson.RawValue.StringValueOK)
+}
+
+// elements reads an array whose elements are all of one kind; nil if it is not
+// there.
+func elements[T any](p *params, name, kind string, read func(bson.RawValue) (T, bool)) []T {
 	v, ok := p.value(name)
 	if !ok {
 		return nil
@@ -183,14 +166,14 @@ func (p *params) strings(name string) []string {
 		p.fail(mongoerr.Of(mongoerr.InvalidBSON, "malformed array"))
 		return nil
 	}
-	var out []string
+	out := make([]T, 0, len(values))
 	for _, e := range values {
-		s, ok := e.StringValueOK()
+		t, ok := read(e)
 		if !ok {
-			p.wrong(name, e, "string")
+			p.wrong(name, e, kind)
 			return nil
 		}
-		out = append(out, s)
+		out = append(out, t)
 	}
 	return out
 }

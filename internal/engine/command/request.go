@@ -29,6 +29,9 @@ type request struct {
 	maxTime    time.Duration
 	concern    writeConcern
 
+	// needs is what the user was found to be allowed; cursors go on by it.
+	needs []need
+
 	// optime is set by commands that wrote.
 	wrote  bool
 	optime bson.Timestamp
@@ -61,12 +64,27 @@ func (c writeConcern) failure() *mongoerr.Error {
 	return nil
 }
 
+const (
+	// maxCommandSize bounds a command's body: a document of full size, and what
+	// stands around it.
+	maxCommandSize = maxDocumentSize + 16<<10
+	// maxCommandFields bounds the fields of a command: names that begin with $ may
+	// be anything, and all are compared with each other.
+	maxCommandFields = 500
+)
+
 // parseRequest finds the command and checks the shape of its body.
 func (s *Server) parseRequest(c *conn, wr *wire.Request) (*request, error) {
 	req := &request{conn: c, body: wr.Body, db: wr.DB}
+	if len(wr.Body) > maxCommandSize {
+		return nil, mongoerr.Of(mongoerr.BSONObjectTooLarge, "BSONObj size: %d is invalid. Size must be at most %d", len(wr.Body), maxCommandSize)
+	}
 	elements, err := wr.Body.Elements()
 	if err != nil || len(elements) == 0 {
 		return nil, mongoerr.Of(mongoerr.CommandNotFound, "no such command: ''")
+	}
+	if len(elements) > maxCommandFields {
+		return nil, mongoerr.Of(mongoerr.BadValue, "a command has at most %d fields; this one has %d", maxCommandFields, len(elements))
 	}
 	req.name = elements[0].Key()
 	cmd, ok := s.commands[req.name]

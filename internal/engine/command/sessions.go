@@ -51,7 +51,9 @@ func namedSessions(_ context.Context, s *Server, req *request, user *auth.User) 
 		return nil, nil
 	}
 	who := req.owner(user)
-	s.cursors.kill(func(c *cursor) bool { return c.owner.hasSession && ids[c.owner.session] && c.owner.user == who.user })
+	s.cursors.kill(func(c *cursor) bool {
+		return c.owner.hasSession && ids[c.owner.session] && c.owner.account == who.account
+	})
 	return nil, nil
 }
 

@@ -25,7 +25,7 @@ func parseUpdate(doc bson.Raw) (*updateStatement, error) {
 	p.need("q")
 	p.need("u")
 	st := &updateStatement{multi: p.boolean("multi", false), upsert: p.boolean("upsert", false)}
-	filter, hint := p.doc("q"), p.hint("hint")
+	filter, hint := p.doc("q"), p.hint()
 	p.collation()
 	p.refuseDoc("c")
 	p.noArrayFilters()
@@ -276,7 +276,7 @@ func updateNeeds(req *request) ([]need, error) {
 	actions := []auth.Action{auth.Find, auth.Update}
 	p := req.params()
 	for _, doc := range req.sequence(p, "updates") {
-		if v, err := doc.LookupErr("upsert"); err == nil && v.Type != bson.TypeNull && !(v.Type == bson.TypeBoolean && !v.Boolean()) {
+		if v, err := doc.LookupErr("upsert"); err == nil && v.Type != bson.TypeNull && (v.Type != bson.TypeBoolean || v.Boolean()) {
 			actions = append(actions, auth.Insert)
 			break
 		}

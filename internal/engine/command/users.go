@@ -1,6 +1,7 @@
 package command
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"strings"
@@ -132,6 +133,8 @@ func (r *request) userName(p *params) string {
 		p.wrong(r.cmd.name, r.args[0].value, "string")
 	case name == "" || len(name) > 1024 || strings.ContainsRune(name, 0):
 		p.fail(mongoerr.Of(mongoerr.BadValue, "User document needs 'user' field to be non-empty, and at most 1024 bytes long"))
+	case r.db == "local" || r.db == "config":
+		p.fail(mongoerr.Of(mongoerr.BadValue, "Cannot create or change users in the %s database", r.db))
 	case r.db == "$external":
 		p.fail(mongoerr.Of(mongoerr.NotImplemented, "users of $external are not supported by this engine yet"))
 	}
@@ -333,19 +336,20 @@ func dropUser(ctx context.Context, s *Server, req *request, _ *auth.User) (*buil
 	}
 	s.userChanges.Lock()
 	defer s.userChanges.Unlock()
+	var account []byte
 	err = s.changeUsers(ctx, req, func(tx *replication.Tx) error {
 		old, err := tx.Lock(usersCollection, key)
 		if err != nil {
 			return err
 		}
-		if old == nil || old.Lookup("user").StringValue() != name {
+		if have, ok := old.Lookup("user").StringValueOK(); old == nil || !ok || have != name {
 			return userNotFound(name, req.db)
 		}
+		_, account, _ = old.Lookup("userId").BinaryOK()
 		return tx.Delete(usersCollection, key)
 	})
 	if err == nil {
-		who := auth.UserID(req.db, name)
-		s.cursors.kill(func(c *cursor) bool { return c.owner.user == who })
+		s.cursors.kill(func(c *cursor) bool { return bytes.Equal(c.owner.account[:], account) })
 	}
 	return nil, err
 }

@@ -55,13 +55,10 @@ func usersInfo(ctx context.Context, s *Server, req *request, user *auth.User) (*
 		if err != nil {
 			return nil, fmt.Errorf("list users: %w", err)
 		}
-		if !allDBs && !(all && u.DB == req.db) && !containsUser(wanted, u) {
+		if !allDBs && (!all || u.DB != req.db) && !containsUser(wanted, u) {
 			continue
 		}
-		shown, err := showUser(u, p.boolean("showCustomData", true))
-		if err != nil {
-			return nil, err
-		}
+		shown := showUser(u, p.boolean("showCustomData", true))
 		if ok, err := filter.Match(shown); err != nil {
 			return nil, err
 		} else if ok && out.size() < maxBatchBytes {
@@ -151,7 +148,7 @@ func mayViewUsers(s *Server, user *auth.User, req *request, wanted []wantedUser,
 	return nil
 }
 
-func showUser(u *auth.User, custom bool) (bson.Raw, error) {
+func showUser(u *auth.User, custom bool) bson.Raw {
 	roles := newArray()
 	for _, r := range u.Roles {
 		roles.doc(newDoc().str("role", r.Role).str("db", r.DB).done())
@@ -164,5 +161,5 @@ func showUser(u *auth.User, custom bool) (bson.Raw, error) {
 	if custom && u.CustomData != nil {
 		out.doc("customData", u.CustomData)
 	}
-	return out.array("roles", roles).strs("mechanisms", mechanisms).done(), nil
+	return out.array("roles", roles).strs("mechanisms", mechanisms).done()
 }

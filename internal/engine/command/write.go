@@ -105,12 +105,16 @@ func (wr *write) failed(i int, err error) (stop bool, whole error) {
 	const mostText = 4 << 20
 	e := wr.server.clientError(err)
 	text := e.Message
-	if wr.errSize += len(text); wr.errSize > mostText {
-		text = ""
+	var dup *storage.DuplicateKeyError
+	isDup := errors.As(err, &dup)
+	if wr.errSize += len(text); isDup {
+		wr.errSize += len(dup.KeyPattern) + len(dup.KeyValue)
+	}
+	if wr.errSize > mostText { // what follows is told by its code alone
+		text, isDup = "", false
 	}
 	d := newDoc().int32("index", int32(i)).int32("code", e.Code).str("errmsg", text) //nolint:gosec // at most 100,000
-	var dup *storage.DuplicateKeyError
-	if errors.As(err, &dup) {
+	if isDup {
 		d.doc("keyPattern", dup.KeyPattern).doc("keyValue", dup.KeyValue)
 	}
 	wr.errs.doc(d.done())
