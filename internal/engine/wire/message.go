@@ -315,7 +315,7 @@ func appendReply(dst []byte, legacy bool, requestID, responseTo int32, doc bson.
 	dst = append(dst, 0, 0, 0, 0)
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(requestID))  //nolint:gosec // reinterpreted on purpose
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(responseTo)) //nolint:gosec // reinterpreted on purpose
-	dst = binary.LittleEndian.AppendUint32(dst, uint32(code))       //nolint:gosec // a constant
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(code))
 	if legacy {
 		const awaitCapable = 8
 		dst = binary.LittleEndian.AppendUint32(dst, awaitCapable)

@@ -72,7 +72,7 @@ func closed(t *testing.T, c net.Conn) bool {
 	t.Helper()
 	n, err := c.Read(make([]byte, 1))
 	var timeout net.Error
-	return n == 0 && err != nil && !(errors.As(err, &timeout) && timeout.Timeout())
+	return n == 0 && err != nil && (!errors.As(err, &timeout) || !timeout.Timeout())
 }
 
 func ask(t *testing.T, c net.Conn, m []byte) {
