@@ -41,6 +41,13 @@ func asAPIError(err error, json bool) *apiError {
 		}
 		return &apiError{http.StatusBadRequest, "MalformedPolicyDocument", bad.Text}
 	}
+	var tags *tagError
+	if errors.As(err, &tags) {
+		if json {
+			return &apiError{http.StatusBadRequest, "TagException", tags.text}
+		}
+		return &apiError{http.StatusBadRequest, "InvalidInput", tags.text}
+	}
 	code := "InternalFailure"
 	if json {
 		code = "KMSInternalException"

@@ -3,9 +3,11 @@ package awslocal
 import (
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
@@ -25,7 +27,9 @@ type call struct {
 	userName  string
 	issued    time.Time // of a session
 	identity  []policy.Named
+	boundary  *policy.Named
 	session   *policy.Named
+	tags      map[string]string // of the caller
 	entry     CallEntry
 }
 
@@ -92,7 +96,8 @@ func (c *call) identify(st *state, accessKeyID, token string) (string, error) {
 	}
 	u := owner.user
 	c.caller = policy.Caller{Kind: policy.UserCaller, Account: owner.account, ARN: u.ARN, PrincipalARN: u.ARN, UniqueID: u.ID}
-	c.userID, c.userName, c.identity = u.ID, u.Name, u.docs
+	c.userID, c.userName = u.ID, u.Name
+	c.load(st, &u.identity)
 	return owner.secret, nil
 }
 
@@ -109,7 +114,8 @@ func (c *call) identifySession(st *state, accessKeyID, token string) (string, er
 		return "", tokenError(c.json, tokenInvalid, badToken)
 	}
 	c.caller = policy.Caller{Kind: policy.SessionCaller, Account: s.Account, ARN: s.arn(), PrincipalARN: r.ARN, UniqueID: r.ID}
-	c.userID, c.identity, c.issued = r.ID+":"+s.Name, r.docs, s.Issued
+	c.userID, c.issued = r.ID+":"+s.Name, s.Issued
+	c.load(st, &r.identity)
 	if s.Policy != "" {
 		doc, err := policy.Parse(policy.Session, s.Policy)
 		if err != nil {
@@ -118,6 +124,14 @@ func (c *call) identifySession(st *state, accessKeyID, token string) (string, er
 		c.session = &policy.Named{Doc: doc}
 	}
 	return s.Secret, nil
+}
+
+// load takes the policies and tags of the caller's user or role.
+func (c *call) load(st *state, i *identity) {
+	c.identity, c.tags = st.identityPolicies(i), i.Tags
+	if m := st.managed(i.Boundary); m != nil {
+		c.boundary = &policy.Named{Name: m.ARN, Doc: m.boundary}
+	}
 }
 
 func (st *state) roleByID(accountID, id string) *role {
@@ -140,6 +154,9 @@ type target struct {
 	account  string // of the resource
 	policy   *policy.ResourcePolicy
 	crosses  bool
+	tags     map[string]string    // of the resource
+	request  map[string]string    // tags in the request
+	tagKeys  []string             // names of the tags in the request
 	context  func(policy.Context) // adds the operation's condition keys
 }
 
@@ -151,7 +168,7 @@ func (c *call) decide(t target) policy.Decision {
 	}
 	d := policy.Decide(policy.Call{
 		Caller: c.caller, Action: t.action, Resource: t.resource, ResourceAccount: t.account, Crosses: t.crosses, Context: ctx,
-	}, policy.Policies{Resource: t.policy, Identity: c.identity, Session: c.session})
+	}, policy.Policies{Resource: t.policy, Identity: c.identity, Boundary: c.boundary, Session: c.session})
 	c.entry.DecidedBy = d.By
 	if !d.Allowed() {
 		c.entry.Reason = d.Text(t.action)
@@ -201,6 +218,14 @@ func (c *call) context(t target) policy.Context {
 	if c.referer != "" {
 		ctx.Set("aws:Referer", c.referer)
 	}
+	for prefix, tags := range map[string]map[string]string{
+		"aws:PrincipalTag/": c.tags, "aws:ResourceTag/": t.tags, "aws:RequestTag/": t.request,
+	} {
+		for name, value := range tags {
+			ctx.Set(prefix+name, value)
+		}
+	}
+	ctx.Set("aws:TagKeys", append(slices.Sorted(maps.Keys(t.request)), t.tagKeys...)...)
 	switch c.caller.Kind {
 	case policy.UserCaller:
 		ctx.Set("aws:PrincipalType", "User")

@@ -22,30 +22,39 @@ const (
 func firstState(now time.Time) (*state, error) {
 	st := &state{Version: stateVersion, Warning: notForProduction, SealKey: randomBytes(sealKeyLen), Accounts: map[string]*account{}, Keys: map[string]*key{}, Aliases: map[string]*alias{}}
 	for _, id := range []string{PlatformAccount, CustomerAccount, SecondAccount} {
-		st.Accounts[id] = &account{ID: id, Users: map[string]*user{}, Roles: map[string]*role{}}
+		st.Accounts[id] = &account{ID: id, Users: map[string]*user{}, Roles: map[string]*role{}, Policies: map[string]*managedPolicy{}}
 	}
-	st.addUser(PlatformAccount, serverUser, "AssumeCustomerRoles", assumeOnly)
-	st.addUser(PlatformAccount, agentUser, "AssumeCustomerRoles", assumeOnly)
-	st.addUser(CustomerAccount, adminUser, "AdministratorAccess", administrator)
-	st.addUser(SecondAccount, adminUser, "AdministratorAccess", administrator)
+	st.addUser(now, PlatformAccount, serverUser, "AssumeCustomerRoles", assumeOnly)
+	st.addUser(now, PlatformAccount, agentUser, "AssumeCustomerRoles", assumeOnly)
+	st.addUser(now, CustomerAccount, adminUser, "AdministratorAccess", administrator)
+	st.addUser(now, SecondAccount, adminUser, "AdministratorAccess", administrator)
 	// The canary trusts through the account line, so the platform's own
 	// permission is what decides whether it can be assumed.
 	trust := fmt.Sprintf(`{"Version":"2012-10-17","Statement":[{"Sid":"Canary","Effect":"Allow","Principal":{"AWS":"arn:aws:iam::%s:root"},"Action":"sts:AssumeRole"}]}`, PlatformAccount)
 	st.Accounts[PlatformAccount].Roles[canaryRole] = &role{
-		Name: canaryRole, Path: "/", ID: uniqueID("AROA"), ARN: roleARN(PlatformAccount, "/", canaryRole),
+		identity: identity{
+			Name: canaryRole, Path: "/", ID: uniqueID("AROA"), ARN: roleARN(PlatformAccount, "/", canaryRole),
+			Created: now.UTC().Truncate(time.Second), Policies: map[string]string{},
+		},
 		Description: "Tells a customer's refusal from a fault of the platform's own permission",
-		Created:     now.UTC().Truncate(time.Second), MaxSession: defaultSession,
-		Trust: boundPolicy{Text: trust}, Policies: map[string]string{},
+		MaxSession:  defaultSession, Trust: boundPolicy{Text: trust},
 	}
 	return st, st.index()
 }
 
-func (st *state) addUser(accountID, name, policyName, text string) {
+func (st *state) addUser(now time.Time, accountID, name, policyName, text string) {
+	now = now.UTC().Truncate(time.Second)
 	st.Accounts[accountID].Users[strings.ToLower(name)] = &user{
-		Name: name, ID: uniqueID("AIDA"), ARN: "arn:aws:iam::" + accountID + ":user/" + name,
-		Policies:   map[string]string{policyName: text},
-		AccessKeys: []accessKey{{ID: uniqueID("AKIA"), Secret: newSecret()}},
+		identity: identity{
+			Name: name, Path: "/", ID: uniqueID("AIDA"), ARN: userARN(accountID, "/", name), Created: now,
+			Policies: map[string]string{policyName: text},
+		},
+		AccessKeys: []accessKey{{ID: uniqueID("AKIA"), Secret: newSecret(), Created: now}},
 	}
+}
+
+func userARN(accountID, path, name string) string {
+	return "arn:aws:iam::" + accountID + ":user" + path + name
 }
 
 func roleARN(accountID, path, name string) string {
@@ -56,15 +65,7 @@ func roleARN(accountID, path, name string) string {
 func (st *state) seedOf() (Seed, error) {
 	s := Seed{Version: seedVersion, Region: DefaultRegion, CanaryRoleARN: roleARN(PlatformAccount, "/", canaryRole)}
 	s.Platform.AccountID, s.Customer.AccountID, s.Second.AccountID = PlatformAccount, CustomerAccount, SecondAccount
-	for _, want := range []struct {
-		account, user string
-		to            *Credentials
-	}{
-		{PlatformAccount, serverUser, &s.Platform.Server},
-		{PlatformAccount, agentUser, &s.Platform.Agent},
-		{CustomerAccount, adminUser, &s.Customer.Credentials},
-		{SecondAccount, adminUser, &s.Second.Credentials},
-	} {
+	for _, want := range seededUsers(&s) {
 		a := st.Accounts[want.account]
 		if a == nil || a.Users[want.user] == nil || len(a.Users[want.user].AccessKeys) == 0 {
 			return Seed{}, fmt.Errorf("user %s of account %s has no access key", want.user, want.account)
@@ -73,4 +74,29 @@ func (st *state) seedOf() (Seed, error) {
 		*want.to = Credentials{AccessKeyID: k.ID, SecretAccessKey: k.Secret}
 	}
 	return s, nil
+}
+
+type seededUser struct {
+	account, user string
+	to            *Credentials
+}
+
+func seededUsers(s *Seed) []seededUser {
+	return []seededUser{
+		{PlatformAccount, serverUser, &s.Platform.Server},
+		{PlatformAccount, agentUser, &s.Platform.Agent},
+		{CustomerAccount, adminUser, &s.Customer.Credentials},
+		{SecondAccount, adminUser, &s.Second.Credentials},
+	}
+}
+
+// isSeeded tells whether the seed file names a user of an account: it and its
+// first access key stay.
+func isSeeded(accountID, name string) bool {
+	for _, u := range seededUsers(&Seed{}) {
+		if u.account == accountID && u.user == strings.ToLower(name) {
+			return true
+		}
+	}
+	return false
 }

@@ -261,3 +261,26 @@ func (w *world) lastCall() awslocal.CallEntry {
 	all := w.calls()
 	return all[len(all)-1]
 }
+
+// keyIDOf gives "key/" and the id of a key.
+func keyIDOf(t testing.TB, c clients, name string) string {
+	t.Helper()
+	out, err := c.kms.DescribeKey(context.Background(), &kms.DescribeKeyInput{KeyId: &name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "key/" + *out.KeyMetadata.KeyId
+}
+
+func keyIDs(t testing.TB, c clients) []string {
+	t.Helper()
+	out, err := c.kms.ListKeys(context.Background(), &kms.ListKeysInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, k := range out.Keys {
+		ids = append(ids, *k.KeyId)
+	}
+	return ids
+}

@@ -87,7 +87,7 @@ func TestNewerOrDamagedStateIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, content := range map[string][]byte{
-		"newer":   bytes.Replace(good, []byte(`"version": 1`), []byte(`"version": 2`), 1),
+		"newer":   bytes.Replace(good, []byte(`"version": 2`), []byte(`"version": 3`), 1),
 		"cut off": good[:len(good)/2],
 		"empty":   {},
 	} {

@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,6 +47,65 @@ type queryOperation struct {
 	run    func(*call, *state, params) ([]element, error)
 }
 
+var listForm = regexp.MustCompile(`^([A-Za-z]+\.member)\.[1-9][0-9]{0,2}(\.(Key|Value))?$`)
+
+// accepts tells whether the operation takes a parameter. "Tags.member" in takes
+// stands for all members of the list Tags.
+func (q queryOperation) accepts(name string) bool {
+	if m := listForm.FindStringSubmatch(name); m != nil {
+		name = m[1]
+	} else if strings.HasSuffix(name, ".member") {
+		return false
+	}
+	return slices.Contains(q.takes, name)
+}
+
+// list gives the members of a list of texts, which are numbered from 1 without
+// gaps.
+func (p params) list(name string) ([]string, error) {
+	var out []string
+	for v, ok := p[name+".member.1"]; ok; v, ok = p[name+".member."+itoa(len(out)+1)] {
+		out = append(out, v)
+	}
+	return out, p.checkCount(name, len(out))
+}
+
+// tags gives the members of the list Tags.
+func (p params) tags() ([]tag, error) {
+	var out []tag
+	given := 0
+	for {
+		n := "Tags.member." + itoa(len(out)+1)
+		k, ok := p[n+".Key"]
+		if !ok {
+			break
+		}
+		v, hasValue := p[n+".Value"]
+		if given++; hasValue {
+			given++
+		}
+		out = append(out, tag{Key: k, Value: v})
+	}
+	if err := p.checkCount("Tags", given); err != nil {
+		return nil, err
+	}
+	return out, checkTags(out)
+}
+
+// checkCount refuses a list of which not all members were read.
+func (p params) checkCount(name string, read int) error {
+	n := 0
+	for k := range p {
+		if strings.HasPrefix(k, name+".member.") {
+			n++
+		}
+	}
+	if n != read {
+		return validation("The members of the list %s are not numbered from 1 without gaps, or have the wrong form", name)
+	}
+	return nil
+}
+
 func (s *Server) answerQuery(r *http.Request, c *call, body []byte) ([]byte, error) {
 	raw := string(body)
 	if r.Method == http.MethodGet {
@@ -74,7 +134,7 @@ func (s *Server) answerQuery(r *http.Request, c *call, body []byte) ([]byte, err
 	delete(p, "Action")
 	delete(p, "Version")
 	for name := range p {
-		if !slices.Contains(op.takes, name) {
+		if !op.accepts(name) {
 			return nil, fail(http.StatusBadRequest, "ValidationError", "The local AWS does not support the parameter %.100s of %s", name, action)
 		}
 	}

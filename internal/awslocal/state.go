@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"encoding/base32"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,7 +13,7 @@ import (
 	"github.com/keywright/keywright/internal/awslocal/policy"
 )
 
-const stateVersion = 1
+const stateVersion = 2
 
 // state is everything that survives a restart; it is the JSON of state.json.
 // The unexported fields are derived by index.
@@ -27,28 +26,42 @@ type state struct {
 	Keys     map[string]*key     `json:"keys"`    // by ARN
 	Aliases  map[string]*alias   `json:"aliases"` // by ARN
 
-	accessKeys map[string]*accessKeyOwner
+	accessKeys    map[string]*accessKeyOwner
+	administrator *managedPolicy
 }
 
 type account struct {
-	ID    string           `json:"id"`
-	Users map[string]*user `json:"users"` // by lower-case name
-	Roles map[string]*role `json:"roles"` // by lower-case name
+	ID       string                    `json:"id"`
+	Users    map[string]*user          `json:"users"`              // by lower-case name
+	Roles    map[string]*role          `json:"roles"`              // by lower-case name
+	Policies map[string]*managedPolicy `json:"policies,omitempty"` // by lower-case name
+}
+
+// identity is what users and roles have in common.
+type identity struct {
+	Name     string            `json:"name"`
+	Path     string            `json:"path"`
+	ID       string            `json:"id"`
+	ARN      string            `json:"arn"`
+	Created  time.Time         `json:"created"`
+	Policies map[string]string `json:"policies"`           // inline, by name
+	Attached []string          `json:"attached,omitempty"` // ARNs of managed policies
+	Boundary string            `json:"boundary,omitempty"` // ARN of a managed policy
+	Tags     map[string]string `json:"tags,omitempty"`
+
+	docs []policy.Named // of the inline policies
 }
 
 type user struct {
-	Name       string            `json:"name"`
-	ID         string            `json:"id"`
-	ARN        string            `json:"arn"`
-	Policies   map[string]string `json:"policies"`
-	AccessKeys []accessKey       `json:"accessKeys"`
-
-	docs []policy.Named
+	identity
+	AccessKeys []accessKey `json:"accessKeys"`
 }
 
 type accessKey struct {
-	ID     string `json:"id"`
-	Secret string `json:"secret"`
+	ID       string    `json:"id"`
+	Secret   string    `json:"secret"`
+	Created  time.Time `json:"created"`
+	Inactive bool      `json:"inactive,omitempty"`
 }
 
 type accessKeyOwner struct {
@@ -58,17 +71,10 @@ type accessKeyOwner struct {
 }
 
 type role struct {
-	Name        string            `json:"name"`
-	Path        string            `json:"path"`
-	ID          string            `json:"id"`
-	ARN         string            `json:"arn"`
-	Description string            `json:"description,omitempty"`
-	Created     time.Time         `json:"created"`
-	MaxSession  int               `json:"maxSessionSeconds"`
-	Trust       boundPolicy       `json:"trust"`
-	Policies    map[string]string `json:"policies"`
-
-	docs []policy.Named
+	identity
+	Description string      `json:"description,omitempty"`
+	MaxSession  int         `json:"maxSessionSeconds"`
+	Trust       boundPolicy `json:"trust"`
 }
 
 // boundPolicy is a policy with the unique ids that its principals had when it
@@ -113,15 +119,20 @@ func (k *key) gone(now time.Time) bool {
 
 // index parses the policies and indexes the access keys.
 func (st *state) index() error {
-	st.accessKeys = map[string]*accessKeyOwner{}
+	st.indexAccessKeys()
+	st.administrator = administratorPolicy()
+	if err := st.administrator.index(); err != nil {
+		return err
+	}
 	for _, a := range st.Accounts {
-		for _, u := range a.Users {
-			for _, k := range u.AccessKeys {
-				st.accessKeys[k.ID] = &accessKeyOwner{account: a.ID, user: u, secret: k.Secret}
+		for _, m := range a.Policies {
+			if err := m.index(); err != nil {
+				return err
 			}
-			var err error
-			if u.docs, err = parseAll(u.Policies); err != nil {
-				return fmt.Errorf("user %s: %w", u.ARN, err)
+		}
+		for _, u := range a.Users {
+			if err := u.index(); err != nil {
+				return err
 			}
 		}
 		for _, r := range a.Roles {
@@ -139,9 +150,30 @@ func (st *state) index() error {
 	return nil
 }
 
+// indexAccessKeys finds the users of the active access keys.
+func (st *state) indexAccessKeys() {
+	st.accessKeys = map[string]*accessKeyOwner{}
+	for _, a := range st.Accounts {
+		for _, u := range a.Users {
+			for _, k := range u.AccessKeys {
+				if !k.Inactive {
+					st.accessKeys[k.ID] = &accessKeyOwner{account: a.ID, user: u, secret: k.Secret}
+				}
+			}
+		}
+	}
+}
+
+func (i *identity) index() (err error) {
+	if i.docs, err = parseAll(i.Policies); err != nil {
+		return fmt.Errorf("%s: %w", i.ARN, err)
+	}
+	return nil
+}
+
 func (r *role) index() (err error) {
-	if r.docs, err = parseAll(r.Policies); err != nil {
-		return fmt.Errorf("role %s: %w", r.ARN, err)
+	if err := r.identity.index(); err != nil {
+		return err
 	}
 	if r.Trust.doc, err = policy.Parse(policy.Trust, r.Trust.Text); err != nil {
 		return fmt.Errorf("role %s: trust policy: %w", r.ARN, err)
@@ -236,33 +268,6 @@ func (st *state) readBack(b boundPolicy) string {
 
 func (b boundPolicy) resource(name string) *policy.ResourcePolicy {
 	return &policy.ResourcePolicy{Named: policy.Named{Name: name, Doc: b.doc}, IDs: b.IDs}
-}
-
-// decodeState reads state.json; a newer version is refused.
-func decodeState(raw []byte) (*state, error) {
-	var head struct {
-		Version int `json:"version"`
-	}
-	if err := json.Unmarshal(raw, &head); err != nil {
-		return nil, err
-	}
-	if head.Version != stateVersion {
-		return nil, fmt.Errorf("version %d, this program knows %d: use a newer program", head.Version, stateVersion)
-	}
-	st := &state{}
-	if err := json.Unmarshal(raw, st); err != nil {
-		return nil, err
-	}
-	if st.Keys == nil {
-		st.Keys = map[string]*key{}
-	}
-	if st.Aliases == nil {
-		st.Aliases = map[string]*alias{}
-	}
-	if len(st.SealKey) != sealKeyLen {
-		return nil, fmt.Errorf("seal key has %d bytes, not %d", len(st.SealKey), sealKeyLen)
-	}
-	return st, st.index()
 }
 
 // uniqueID makes an id such as AROA or AIDA + 17 characters, or an access key

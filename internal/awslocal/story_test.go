@@ -10,6 +10,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -238,10 +239,12 @@ func TestIAMRoles(t *testing.T) {
 	want(t, err, "AccessDenied", "iam:ListRoles", "because no identity-based policy allows")
 	_, err = c.iam.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String("x"), AssumeRolePolicyDocument: aws.String(strings.Replace(platformTrust(), awslocal.PlatformAccount+":root", awslocal.PlatformAccount+":user/none", 1))})
 	want(t, err, "MalformedPolicyDocument", "Invalid principal in policy")
-	_, err = c.iam.ListUsers(t.Context(), &iam.ListUsersInput{})
-	want(t, err, "InvalidAction", "does not implement iam:ListUsers")
+	_, err = c.iam.ListGroups(t.Context(), &iam.ListGroupsInput{})
+	want(t, err, "InvalidAction", "does not implement iam:ListGroups")
 	_, err = c.iam.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String("x"), AssumeRolePolicyDocument: aws.String(platformTrust()), PermissionsBoundary: aws.String("arn:aws:iam::aws:policy/ReadOnlyAccess")})
-	want(t, err, "ValidationError", "PermissionsBoundary")
+	want(t, err, "NoSuchEntity", "ReadOnlyAccess")
+	_, err = c.iam.ListPolicies(t.Context(), &iam.ListPoliciesInput{PolicyUsageFilter: iamtypes.PolicyUsageTypePermissionsBoundary})
+	want(t, err, "ValidationError", "does not support the parameter PolicyUsageFilter")
 }
 
 // A refused change changes nothing, not even on disk.
@@ -252,7 +255,7 @@ func TestMalformedPoliciesChangeNothing(t *testing.T) {
 	for name, text := range map[string]string{
 		"json":      `{`,
 		"operator":  `{"Statement":[{"Effect":"Allow","Action":"kms:*","Resource":"*","Condition":{"StringAlmost":{"aws:SourceIp":"1"}}}]}`,
-		"key":       `{"Statement":[{"Effect":"Allow","Action":"kms:*","Resource":"*","Condition":{"StringEquals":{"aws:PrincipalTag/x":"1"}}}]}`,
+		"key":       `{"Statement":[{"Effect":"Allow","Action":"kms:*","Resource":"*","Condition":{"StringEquals":{"kms:ResourceAliases":"1"}}}]}`,
 		"principal": `{"Statement":[{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*"}]}`,
 	} {
 		_, err := c.iam.PutRolePolicy(context.Background(), &iam.PutRolePolicyInput{RoleName: aws.String("keywright"), PolicyName: aws.String("p"), PolicyDocument: &text})

@@ -54,6 +54,7 @@ func suppliedKeys() []string {
 		"kms:customermasterkeyspec", "kms:customermasterkeyusage", "kms:multiregion", "kms:multiregionkeytype",
 		"kms:requestalias", "kms:encryptionalgorithm", "kms:viaservice", "kms:granteeprincipal", "kms:grantisforawsresource",
 		"kms:bypasspolicylockoutsafetycheck", "kms:schedulekeydeletionpendingwindowindays",
+		"kms:rotationperiodindays", "kms:replicaregion", "kms:primaryregion", "kms:reencryptonsamekey", "aws:tagkeys",
 	}
 }
 
@@ -75,8 +76,10 @@ func checkConditionKey(key string) error {
 	if slices.Contains(suppliedKeys(), lower) {
 		return nil
 	}
-	if n, ok := strings.CutPrefix(lower, "kms:encryptioncontext:"); ok && n != "" {
-		return nil
+	for _, prefix := range []string{"kms:encryptioncontext:", "aws:principaltag/", "aws:resourcetag/", "aws:requesttag/"} {
+		if n, ok := strings.CutPrefix(lower, prefix); ok && n != "" {
+			return nil
+		}
 	}
 	return malformed("The condition key %q is not supported by the local AWS", key)
 }

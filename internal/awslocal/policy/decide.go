@@ -49,10 +49,12 @@ type ResourcePolicy struct {
 }
 
 // Policies are all that apply to a call. Resource is nil for operations without
-// a resource policy; Session is nil if the session has none.
+// a resource policy; Boundary is nil if user or role has no permissions
+// boundary; Session is nil if the session has no policy of its own.
 type Policies struct {
 	Resource *ResourcePolicy
 	Identity []Named
+	Boundary *Named
 	Session  *Named
 }
 
@@ -64,9 +66,11 @@ const (
 	Allowed Reason = iota
 	DenyInResource
 	DenyInIdentity
+	DenyInBoundary
 	DenyInSession
 	NotAcrossAccounts
 	NoSession
+	NoBoundary
 	NoResource
 	NoIdentity
 )
@@ -90,12 +94,16 @@ func (d Decision) Text(action string) string {
 		return "with an explicit deny in a resource-based policy"
 	case DenyInIdentity:
 		return "with an explicit deny in an identity-based policy"
+	case DenyInBoundary:
+		return "with an explicit deny in a permissions boundary"
 	case DenyInSession:
 		return "with an explicit deny in a session policy"
 	case NotAcrossAccounts:
 		return "because " + action + " does not work on a resource of another account"
 	case NoSession:
 		return "because no session policy allows the " + action + " action"
+	case NoBoundary:
+		return "because no permissions boundary allows the " + action + " action"
 	case NoResource:
 		return "because no resource-based policy allows the " + action + " action"
 	case NoIdentity:
@@ -120,55 +128,68 @@ func Decide(call Call, p Policies) Decision {
 	if d, denied := explicitDeny(call, p); denied {
 		return d
 	}
-	identity, identityBy := call.Caller.Kind == RootCaller, ""
+	identity := side{ok: call.Caller.Kind == RootCaller}
 	for _, n := range p.Identity {
-		if by, ok := find(n, call, Allow); ok && !identity {
-			identity, identityBy = true, by
+		if by, ok := find(n, call, Allow); ok && !identity.ok {
+			identity = side{ok: true, by: by}
 		}
 	}
-	session, sessionBy := p.Session == nil, ""
-	if p.Session != nil {
-		sessionBy, session = find(*p.Session, call, Allow)
-	}
+	boundary, session := limit(p.Boundary, call), limit(p.Session, call)
 	if p.Resource == nil {
-		return verdict(direct, true, identity, session, "", identityBy, sessionBy)
+		return verdict(direct, true, side{ok: true}, identity, boundary, session)
 	}
 	named, by := resourceAllows(call, p.Resource)
 	other := call.Caller.Account != call.ResourceAccount
 	if other && !call.Crosses {
 		return Decision{Reason: NotAcrossAccounts}
 	}
-	return verdict(named, other, identity, session, by, identityBy, sessionBy)
+	return verdict(named, other, side{ok: named != unnamed, by: by}, identity, boundary, session)
 }
 
-// verdict combines the allows of the three sides.
-func verdict(named strength, needBoth, identity, session bool, by ...string) Decision {
-	if !needBoth && named == direct {
-		return Decision{By: compact(by[:1])}
+// side is one kind of policy: whether it allows the call, and by which
+// statement.
+type side struct {
+	ok bool
+	by string
+}
+
+// limit asks a policy that narrows others: a boundary or a session policy. One
+// that is not there narrows nothing.
+func limit(n *Named, call Call) side {
+	if n == nil {
+		return side{ok: true}
 	}
-	if !session {
+	by, ok := find(*n, call, Allow)
+	return side{ok: ok, by: by}
+}
+
+// verdict combines the allows of all sides.
+func verdict(named strength, needBoth bool, resource, identity, boundary, session side) Decision {
+	switch {
+	case !needBoth && named == direct:
+		return allowedBy(resource)
+	case !session.ok:
 		return Decision{Reason: NoSession}
-	}
-	if named == unnamed {
+	case !boundary.ok:
+		return Decision{Reason: NoBoundary}
+	case !resource.ok:
 		return Decision{Reason: NoResource}
-	}
-	if !needBoth && named == byRole {
-		return Decision{By: compact([]string{by[0], by[2]})}
-	}
-	if !identity {
+	case !needBoth && named == byRole:
+		return allowedBy(resource, boundary, session)
+	case !identity.ok:
 		return Decision{Reason: NoIdentity}
 	}
-	return Decision{By: compact(by)}
+	return allowedBy(resource, identity, boundary, session)
 }
 
-func compact(list []string) []string {
-	var out []string
-	for _, s := range list {
-		if s != "" {
-			out = append(out, s)
+func allowedBy(sides ...side) Decision {
+	var d Decision
+	for _, s := range sides {
+		if s.by != "" {
+			d.By = append(d.By, s.by)
 		}
 	}
-	return out
+	return d
 }
 
 func explicitDeny(call Call, p Policies) (Decision, bool) {
@@ -185,9 +206,15 @@ func explicitDeny(call Call, p Policies) (Decision, bool) {
 			return Decision{Reason: DenyInIdentity, By: []string{by}}, true
 		}
 	}
-	if p.Session != nil {
-		if by, ok := find(*p.Session, call, Deny); ok {
-			return Decision{Reason: DenyInSession, By: []string{by}}, true
+	for _, narrows := range []struct {
+		policy *Named
+		reason Reason
+	}{{p.Boundary, DenyInBoundary}, {p.Session, DenyInSession}} {
+		if narrows.policy == nil {
+			continue
+		}
+		if by, ok := find(*narrows.policy, call, Deny); ok {
+			return Decision{Reason: narrows.reason, By: []string{by}}, true
 		}
 	}
 	return Decision{}, false

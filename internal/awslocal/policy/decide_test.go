@@ -73,6 +73,7 @@ type vector struct {
 	key      string // key policy
 	identity string
 	session  string
+	boundary string
 	context  Context
 	crosses  bool
 	want     Reason
@@ -90,6 +91,9 @@ func (v vector) decide(t *testing.T, kind Kind, resource string) Decision {
 	}
 	if v.session != "" {
 		p.Session = &Named{Doc: must(t, Session, v.session)}
+	}
+	if v.boundary != "" {
+		p.Boundary = &Named{Name: "b", Doc: must(t, Boundary, v.boundary)}
 	}
 	if v.action == "" {
 		v.action = "kms:Encrypt"
@@ -141,6 +145,18 @@ func TestDecideForKeys(t *testing.T) {
 		{name: "NotPrincipal denies others", caller: userOf(accountA, "v"), key: doc(rootLine, `{"Effect":"Deny","NotPrincipal":{"AWS":["`+userU+`","`+accountA+`"]},"Action":"*","Resource":"*"}`), identity: idEncrypt, want: DenyInResource},
 		{name: "NotPrincipal spares the listed", caller: u, key: doc(rootLine, `{"Effect":"Deny","NotPrincipal":{"AWS":["`+userU+`","`+accountA+`"]},"Action":"*","Resource":"*"}`), identity: idEncrypt},
 		{name: "service principal is nobody", caller: u, key: doc(`{"Effect":"Allow","Principal":{"Service":"s3.amazonaws.com"},"Action":"kms:*","Resource":"*"}`), identity: idEncrypt, want: NoResource},
+		{name: "boundary lacks it, account line and identity policy", caller: u, key: full, identity: idEncrypt, boundary: describe, want: NoBoundary},
+		{name: "boundary allows, identity policy lacks it", caller: u, key: full, identity: describe, boundary: idEncrypt, want: NoIdentity},
+		{name: "boundary allows too", caller: u, key: full, identity: idEncrypt, boundary: idEncrypt},
+		{name: "boundary gives nothing by itself", caller: u, key: full, boundary: doc(allow("*", "*")), want: NoIdentity},
+		{name: "boundary lacks it, key policy names the user", caller: u, key: doc(principal("Allow", userU, "kms:*")), boundary: describe},
+		{name: "boundary lacks it, key policy names the role", caller: s, key: doc(principal("Allow", roleR, "kms:*")), boundary: describe, want: NoBoundary},
+		{name: "boundary allows, key policy names the role", caller: s, key: doc(principal("Allow", roleR, "kms:*")), boundary: idEncrypt},
+		{name: "boundary lacks it, key policy names the session", caller: s, key: doc(principal("Allow", sessionS1, "kms:*")), boundary: describe},
+		{name: "boundary denies, key policy names the user", caller: u, key: doc(principal("Allow", userU, "kms:*")), boundary: doc(allow("*", "*"), `{"Effect":"Deny","Action":"kms:Encrypt","Resource":"*"}`), want: DenyInBoundary},
+		{name: "boundary lacks it across accounts", caller: other, key: toB, identity: idEncrypt, boundary: describe, crosses: true, want: NoBoundary},
+		{name: "session policy is named before the boundary", caller: s, key: full, identity: idEncrypt, boundary: describe, session: describe, want: NoSession},
+		{name: "no key: boundary", caller: u, action: "kms:CreateKey", identity: doc(allow("kms:*", "*")), boundary: describe, want: NoBoundary},
 		{name: "no key: identity alone", caller: u, action: "kms:CreateKey", identity: doc(allow("kms:*", "*"))},
 		{name: "no key: nothing", caller: u, action: "kms:CreateKey", want: NoIdentity},
 		{name: "no key: session policy", caller: s, action: "kms:CreateKey", identity: doc(allow("kms:*", "*")), session: describe, want: NoSession},
@@ -254,6 +270,11 @@ func TestConditions(t *testing.T) {
 		{"ARN", `"ArnLike":{"aws:PrincipalArn":"arn:aws:iam::*:role/key*"}`, at("aws:PrincipalArn", "arn:aws:iam::1:role/keywright"), true},
 		{"ARN part by part", `"ArnEquals":{"aws:PrincipalArn":"arn:*:role/keywright"}`, at("aws:PrincipalArn", "arn:aws:iam::1:role/keywright"), false},
 		{"ARN negated", `"ArnNotEquals":{"aws:PrincipalArn":"arn:aws:iam::1:role/other"}`, at("aws:PrincipalArn", "arn:aws:iam::1:role/keywright"), true},
+		{"tag, name without case", `"StringEquals":{"aws:PrincipalTag/Team":"x"}`, at("aws:PrincipalTag/team", "x"), true},
+		{"tag of the resource like the caller's", `"StringEquals":{"aws:ResourceTag/team":"${aws:PrincipalTag/team}"}`, Context{"aws:resourcetag/team": {"x"}, "aws:principaltag/team": {"x"}}, true},
+		{"tag absent", `"StringEquals":{"aws:ResourceTag/team":"x"}`, Context{}, false},
+		{"no service calls here: ViaService", `"StringEquals":{"kms:ViaService":"s3.us-east-1.amazonaws.com"}`, Context{}, false},
+		{"no service calls here: not ViaService", `"StringNotEquals":{"kms:ViaService":"s3.us-east-1.amazonaws.com"}`, Context{}, true},
 		{"variable", `"StringEquals":{"kms:EncryptionContext:app":"${aws:username}"}`, Context{"kms:encryptioncontext:app": {"u"}, "aws:username": {"u"}}, true},
 		{"variable's star is no wildcard", `"StringLike":{"kms:EncryptionContext:app":"${aws:username}"}`, Context{"kms:encryptioncontext:app": {"xyz"}, "aws:username": {"*"}}, false},
 		{"variable with default", `"StringEquals":{"kms:EncryptionContext:app":"${aws:username, 'x'}"}`, app, true},

@@ -13,6 +13,8 @@ type Kind string
 const (
 	// Identity hangs on a user or role.
 	Identity Kind = "identity policy"
+	// Boundary narrows what the identity policies of a user or role can give.
+	Boundary Kind = "permissions boundary"
 	// Session was passed to AssumeRole and narrows that session.
 	Session Kind = "session policy"
 	// Key hangs on a KMS key.

@@ -177,7 +177,7 @@ func (d *Document) checkStatement(s *Statement, has map[string]bool) error {
 func (d *Document) checkPlaces(s *Statement, has map[string]bool) error {
 	principal, resource := has["Principal"] || has["NotPrincipal"], has["Resource"] || has["NotResource"]
 	switch d.Kind {
-	case Identity, Session:
+	case Identity, Boundary, Session:
 		if principal {
 			return malformed("Policy document should not specify a principal.")
 		}
