@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/keywright/keywright/internal/engine/replication/entry"
+	"github.com/keywright/keywright/internal/engine/storage"
 )
 
 // fsm applies the log's entries to the store, in raft's goroutine.
@@ -28,37 +29,59 @@ func (f fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 // more: the node ends, and the entries are applied when it starts again.
 func (f fsm) ApplyBatch(logs []*raft.Log) []any {
 	out := make([]any, len(logs))
+	items, size, err := f.decode(logs)
+	if failed := f.r.failure(); failed != nil {
+		err = failed
+	} else if err == nil {
+		if err = f.r.store.ApplyBatch(items); err != nil {
+			f.r.fail(err)
+		}
+	}
+	if err == nil && len(items) > 0 {
+		f.observe(items, size)
+	}
+	n := 0
 	for i, l := range logs {
-		if l.Type != raft.LogCommand {
-			continue
+		switch {
+		case l.Type != raft.LogCommand:
+		case err != nil:
+			out[i] = applied{err: err}
+		default:
+			out[i] = applied{at: OpTime{Timestamp: items[n].Entry.Time, Term: l.Term}}
+			n++
 		}
-		a := applied{err: f.r.failure()}
-		if a.err == nil {
-			a.at, a.err = f.apply(l)
-		}
-		out[i] = a
 	}
 	return out
 }
 
-func (f fsm) apply(l *raft.Log) (OpTime, error) {
-	e, err := entry.Decode(l.Data)
-	if err == nil {
-		err = f.r.store.Apply(l.Index, l.Term, e)
+func (f fsm) decode(logs []*raft.Log) (items []storage.Item, size int, err error) {
+	items = make([]storage.Item, 0, len(logs))
+	for _, l := range logs {
+		if l.Type != raft.LogCommand {
+			continue
+		}
+		e, err := entry.Decode(l.Data)
+		if err != nil {
+			err = fmt.Errorf("log entry %d: %w", l.Index, err)
+			f.r.fail(err)
+			return nil, 0, err
+		}
+		items = append(items, storage.Item{Index: l.Index, Term: l.Term, Entry: e})
+		size += len(l.Data)
 	}
-	if err != nil {
-		err = fmt.Errorf("log entry %d: %w", l.Index, err)
-		f.r.fail(err)
-		return OpTime{}, err
-	}
-	at := OpTime{Timestamp: e.Time, Term: l.Term}
-	f.r.observe(at, len(l.Data))
-	for _, o := range e.Ops {
-		if o.Kind == entry.Catalogue && o.Database == [16]byte{} {
-			f.r.change()
+	return items, size, nil
+}
+
+func (f fsm) observe(items []storage.Item, size int) {
+	last := items[len(items)-1]
+	f.r.observe(OpTime{Timestamp: last.Entry.Time, Term: last.Term}, size, len(items))
+	for _, it := range items {
+		for _, o := range it.Entry.Ops {
+			if o.Kind == entry.Catalogue && o.Database == [16]byte{} {
+				f.r.change()
+			}
 		}
 	}
-	return at, nil
 }
 
 // Snapshot implements raft.FSM: what counts is what was applied before.
@@ -83,7 +106,7 @@ func (f fsm) Restore(rc io.ReadCloser) error {
 		f.r.fail(fmt.Errorf("restore snapshot %s: %w", id, err))
 		return err
 	}
-	f.r.observe(OpTime{Timestamp: f.r.store.Time()}, 0)
+	f.r.observe(OpTime{Timestamp: f.r.store.Time()}, 0, 0)
 	f.r.change()
 	return f.r.snaps.restored(id)
 }

@@ -306,8 +306,8 @@ func (r *Replica) waitPrimary(ctx context.Context) error {
 	}
 }
 
-// observe notes an applied entry.
-func (r *Replica) observe(at OpTime, size int) {
+// observe notes applied entries, at being the last one's, with their size in bytes.
+func (r *Replica) observe(at OpTime, size, entries int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.applied = at
@@ -315,7 +315,7 @@ func (r *Replica) observe(at OpTime, size int) {
 		r.clock = at.Timestamp
 	}
 	r.bytes += int64(size)
-	r.entries++
+	r.entries += uint64(entries) //nolint:gosec // not negative
 	if size > 0 && (r.bytes >= r.cfg.SnapshotBytes || r.entries >= r.cfg.SnapshotEntries) {
 		r.bytes, r.entries = 0, 0
 		select {

@@ -72,14 +72,18 @@ func docName(c *storage.LiveCollection, idKey []byte) string {
 	return string(u[:]) + string(idKey)
 }
 
-// newest gives the newest version of a document whose latch is held.
-func (tx *Tx) newest(c *storage.LiveCollection, idKey []byte) (bson.Raw, error) {
+// newest gives the newest version of a document whose latch is held. fresh: most
+// likely there is none.
+func (tx *Tx) newest(c *storage.LiveCollection, idKey []byte, fresh bool) (bson.Raw, error) {
 	k := docName(c, idKey)
 	if d, ok := tx.view.docs[k]; ok {
 		return d, nil
 	}
 	if d, ok := tx.w.view.docs[k]; ok {
 		return d, nil
+	}
+	if fresh {
+		return c.GetNew(idKey)
 	}
 	return c.Get(idKey)
 }
@@ -95,7 +99,7 @@ func (tx *Tx) Lock(coll string, idKey []byte) (bson.Raw, error) {
 	if err := tx.latch(documentLatch(c.UUID(), idKey), exclusive); err != nil {
 		return nil, err
 	}
-	return tx.newest(c, idKey)
+	return tx.newest(c, idKey, false)
 }
 
 // Insert adds a document, which must have an _id. A collection that does not
@@ -116,7 +120,7 @@ func (tx *Tx) Insert(coll string, doc bson.Raw) error {
 	if err := tx.latch(documentLatch(c.UUID(), idKey), exclusive); err != nil {
 		return err
 	}
-	old, err := tx.newest(c, idKey)
+	old, err := tx.newest(c, idKey, true)
 	if err != nil {
 		return err
 	}
@@ -181,7 +185,7 @@ func (tx *Tx) locked(coll string, idKey []byte) (*storage.LiveCollection, bson.R
 	if !tx.w.set.has(documentLatch(c.UUID(), idKey), exclusive) {
 		return nil, nil, errors.New("a document is written that was not locked")
 	}
-	old, err := tx.newest(c, idKey)
+	old, err := tx.newest(c, idKey, false)
 	return c, old, err
 }
 

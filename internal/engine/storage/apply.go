@@ -17,6 +17,10 @@ import (
 func (s *Store) Apply(index, term uint64, e *entry.Entry) error {
 	s.applyMu.Lock()
 	defer s.applyMu.Unlock()
+	return s.applyNamed(index, term, e)
+}
+
+func (s *Store) applyNamed(index, term uint64, e *entry.Entry) error {
 	if err := s.apply(index, term, e); err != nil {
 		return fmt.Errorf("apply log entry %d: %w", index, err)
 	}
@@ -160,7 +164,7 @@ func (s *Store) createDatabase(st *stateChange, id DatabaseID, name string) erro
 		return err
 	}
 	s.mu.Lock()
-	d.elem = s.lru.PushFront(d)
+	d.elem, d.opened = s.lru.PushFront(d), true
 	s.byName[name], s.byID[id] = d, d
 	s.mu.Unlock()
 	s.shrink()
@@ -234,21 +238,31 @@ func (s *Store) forget(d *database) {
 	}
 }
 
+// target acquires a database that the log names; nil for one that a later entry
+// dropped, which was applied before the restart.
+func (s *Store) target(id DatabaseID, index uint64) (*database, error) {
+	s.mu.Lock()
+	d := s.byID[id]
+	s.mu.Unlock()
+	if d == nil {
+		if index <= s.Applied() {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("the log names database %s, which does not exist", id)
+	}
+	if err := s.acquire(d); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
 // applyDatabase applies a group in one batch with the applied index.
 func (s *Store) applyDatabase(index, term uint64, g *group) error {
 	if g.id == (DatabaseID{}) {
 		return nil
 	}
-	s.mu.Lock()
-	d := s.byID[g.id]
-	s.mu.Unlock()
-	if d == nil {
-		if index <= s.Applied() {
-			return nil // dropped by a later entry, which was applied before the restart
-		}
-		return fmt.Errorf("the log names database %s, which does not exist", g.id)
-	}
-	if err := s.acquire(d); err != nil {
+	d, err := s.target(g.id, index)
+	if err != nil || d == nil {
 		return err
 	}
 	defer s.release(d)
@@ -302,5 +316,6 @@ func (c *change) commit(index, term uint64) error {
 		d.schema = c.schema
 	}
 	d.applied, d.term = index, term
+	d.noteWritten(c.written, c.gone)
 	return nil
 }

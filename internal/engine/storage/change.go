@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,7 +16,8 @@ import (
 
 const buildBatch = 4 << 20
 
-// change is what one entry does to one database, before it is committed.
+// change is what one entry, or a run of entries that only write documents, does
+// to one database, before it is committed.
 type change struct {
 	db      *database
 	batch   *pebble.Batch
@@ -24,10 +26,12 @@ type change struct {
 	touched map[uint32]int64 // by how much counts change
 	gone    map[uint32]bool  // collections that are dropped
 	docs    map[string]bson.Raw
+	written map[uint32][]byte // _id keys by collection, see noteWritten
 }
 
 func newChange(d *database) *change {
-	return &change{db: d, batch: d.db.NewBatch(), dirty: map[UUID]bool{}, touched: map[uint32]int64{}, gone: map[uint32]bool{}}
+	return &change{db: d, batch: d.db.NewBatch(), dirty: map[UUID]bool{}, touched: map[uint32]int64{}, gone: map[uint32]bool{},
+		written: map[uint32][]byte{}}
 }
 
 func (c *change) current() *schema {
@@ -113,6 +117,8 @@ func (c *change) document(o entry.Op) error {
 		err = c.batch.Delete(key, nil)
 	} else {
 		err = c.batch.Set(key, now, nil)
+		list := binary.BigEndian.AppendUint32(c.written[coll.number], uint32(len(idKey))) //nolint:gosec // below 64 MiB
+		c.written[coll.number] = append(list, idKey...)
 	}
 	if err != nil {
 		return err

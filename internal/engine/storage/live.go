@@ -70,6 +70,15 @@ func (c *LiveCollection) Get(idKey []byte) (bson.Raw, error) {
 	return get(c.db.db, docKey(c.def.number, idKey))
 }
 
+// GetNew is Get for a document that is probably not there, as for an insert: nil
+// costs little for an _id above those that the collection had a while ago.
+func (c *LiveCollection) GetNew(idKey []byte) (bson.Raw, error) {
+	if c.db.absent(c.def.number, idKey) {
+		return nil, nil
+	}
+	return c.Get(idKey)
+}
+
 // Unique lists the unique indexes, but for the one on _id.
 func (c *LiveCollection) Unique() []UniqueIndex {
 	var out []UniqueIndex

@@ -89,6 +89,7 @@ type database struct {
 	// under Store.mu
 	refs, pins int
 	dropped    bool
+	opened     bool // db is open, and closed only after this was taken back
 	elem       *list.Element
 
 	openMu  sync.Mutex // opening and closing
@@ -101,6 +102,9 @@ type database struct {
 	counts  map[uint32]int64
 	applied uint64
 	term    uint64
+
+	recentMu sync.Mutex
+	recent   map[uint32]*recent // by collection's number, made at need
 }
 
 // acquire opens the database if need be and holds it open until release.
@@ -111,6 +115,11 @@ func (s *Store) acquire(d *database) error {
 		return ErrClosed
 	}
 	d.refs++
+	if d.opened { // not to wait for a flush, which holds openMu
+		s.lru.MoveToFront(d.elem)
+		s.mu.Unlock()
+		return nil
+	}
 	s.mu.Unlock()
 	d.openMu.Lock()
 	defer d.openMu.Unlock()
@@ -126,6 +135,7 @@ func (s *Store) acquire(d *database) error {
 	} else {
 		s.lru.MoveToFront(d.elem)
 	}
+	d.opened = true
 	s.mu.Unlock()
 	return nil
 }
@@ -153,11 +163,14 @@ func (s *Store) release(d *database) {
 	s.mu.Lock()
 	d.refs--
 	remove := d.dropped && d.refs == 0 && d.pins == 0
+	many := s.lru.Len() > s.cfg.Open
 	s.mu.Unlock()
 	if remove {
 		s.remove(d)
 	}
-	s.shrink()
+	if many {
+		s.shrink()
+	}
 }
 
 // shrink closes the databases that were not used longest.
@@ -191,7 +204,7 @@ func (s *Store) closeIdle(d *database) error {
 	busy := d.refs > 0 || d.db == nil
 	if !busy {
 		s.lru.Remove(d.elem)
-		d.elem = nil
+		d.elem, d.opened = nil, false
 	}
 	s.mu.Unlock()
 	if busy {
@@ -254,6 +267,9 @@ func (d *database) load(db *pebble.DB, create bool) error {
 	}
 	d.mu.Lock()
 	d.schema, d.counts, d.applied, d.term = s, counts, index, term
+	d.recentMu.Lock()
+	d.recent = map[uint32]*recent{}
+	d.recentMu.Unlock()
 	d.mu.Unlock()
 	d.flushed = index
 	return nil
@@ -305,6 +321,7 @@ func (s *Store) remove(d *database) {
 		s.lru.Remove(d.elem)
 		d.elem = nil
 	}
+	d.opened = false
 	s.mu.Unlock()
 	err := d.close(false)
 	if err == nil {
