@@ -101,7 +101,8 @@ func TestGetNewIsGet(t *testing.T) {
 	n := newNode(t)
 	n.furnish(t)
 	next := uint64(len(history(t)))
-	check := func(id int32) {
+	id := func(i int) bson.ObjectID { return bson.ObjectID{2, 10: byte(i >> 8), 11: byte(i)} } // above what is there
+	check := func(i int) {
 		t.Helper()
 		live, err := n.store.Live("shop")
 		if err != nil {
@@ -109,24 +110,24 @@ func TestGetNewIsGet(t *testing.T) {
 		}
 		defer live.Close()
 		c := live.Collection("plain")
-		k, err := index.EncodeID(raw(t, bson.D{{Key: "_id", Value: id}}).Lookup("_id"))
+		k, err := index.EncodeID(raw(t, bson.D{{Key: "_id", Value: id(i)}}).Lookup("_id"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		want, err1 := c.Get(k)
 		got, err2 := c.GetNew(k)
 		if err1 != nil || err2 != nil || !bytes.Equal(want, got) {
-			t.Fatalf("document %d: %v, %v; want %v, %v", id, got, err2, want, err1)
+			t.Fatalf("document %d: %v, %v; want %v, %v", i, got, err2, want, err1)
 		}
 	}
-	for i := range int32(300) {
+	for i := range 300 {
 		check(i)
 		check(i / 2)
 		kind := entry.Insert
 		if i%7 == 3 {
 			kind = entry.Delete
 		}
-		d := raw(t, bson.D{{Key: "_id", Value: i - i%7%3}})
+		d := raw(t, bson.D{{Key: "_id", Value: id(i - i%7%3)}})
 		next++
 		if err := n.store.Apply(next, 3, &entry.Entry{Ops: []entry.Op{{Kind: kind, Database: shopID, Collection: plainID, Payload: d}}}); err != nil {
 			t.Fatal(err)
