@@ -96,7 +96,14 @@ func (s *Service) tend(ctx context.Context, wg *sync.WaitGroup) error {
 		return err
 	}
 	for project, r := range s.snapshot() {
-		if _, ok := wishes[project]; !ok {
+		_, wanted := wishes[project]
+		select {
+		case <-r.done: // ended by itself: without a loop nobody would notice a revocation
+			s.drop(project)
+			continue
+		default:
+		}
+		if !wanted {
 			r.stop()
 			<-r.done
 			s.drop(project)
@@ -187,8 +194,9 @@ func (s *Service) start(ctx context.Context, wg *sync.WaitGroup, c store.KeyConf
 	s.mu.Unlock()
 	wg.Go(func() {
 		defer close(r.done)
+		defer stop()
 		if err := r.loop.Run(loopCtx); err != nil && loopCtx.Err() == nil {
-			s.log.ErrorContext(ctx, "custody loop ended", "project", project, "error", err)
+			s.log.ErrorContext(ctx, "custody loop ended; it starts again", "project", project, "error", err)
 		}
 	})
 	return r

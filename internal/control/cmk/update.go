@@ -101,11 +101,11 @@ func (s *Service) settings(ctx context.Context, p tenant.Principal, old, next st
 		return nil
 	}
 	return s.st.Tx(ctx, func(tx *store.Tx) error {
-		pr, err := unchanged(tx, p, old)
+		pr, now, err := unchanged(tx, p, old)
 		if err != nil {
 			return err
 		}
-		next.Updated = tx.Now()
+		next.Validate, next.Updated = now.Validate, tx.Now()
 		if err := tx.PutKeyConfig(next); err != nil {
 			return err
 		}
@@ -113,17 +113,19 @@ func (s *Service) settings(ctx context.Context, p tenant.Principal, old, next st
 	})
 }
 
-// unchanged checks that nobody changed the configuration since old was read.
-func unchanged(tx *store.Tx, p tenant.Principal, old store.KeyConfig) (store.Project, error) {
+// unchanged checks that nobody changed the configuration since old was read, and gives
+// it as it is now: runs may have been asked for meanwhile, and that counter never goes
+// back.
+func unchanged(tx *store.Tx, p tenant.Principal, old store.KeyConfig) (store.Project, store.KeyConfig, error) {
 	pr, err := tenant.RequireKeyOwner(tx, p, old.Project)
 	if err != nil {
-		return pr, err
+		return pr, old, err
 	}
 	now, err := tx.KeyConfig(old.Project)
 	if err == nil && (now.Generation != old.Generation || now.SearchNodes != old.SearchNodes || now.PrivateNetworking != old.PrivateNetworking) {
 		err = errMoved
 	}
-	return pr, err
+	return pr, now, err
 }
 
 // validate runs the candidate. Where a key is in use already and the candidate is
@@ -160,7 +162,7 @@ func isMultiRegion(resource string) bool { return len(resource) > 8 && resource[
 // refuse records that a candidate was refused; nothing else changes.
 func (s *Service) refuse(ctx context.Context, p tenant.Principal, project keys.ProjectID, old store.KeyConfig, why *apierr.Error) error {
 	err := s.st.Tx(ctx, func(tx *store.Tx) error {
-		pr, err := unchanged(tx, p, old)
+		pr, _, err := unchanged(tx, p, old)
 		if err != nil {
 			return err
 		}
@@ -176,15 +178,15 @@ func (s *Service) refuse(ctx context.Context, p tenant.Principal, project keys.P
 
 func (s *Service) commit(ctx context.Context, p tenant.Principal, old, next store.KeyConfig, role store.AccessRole, r kms.Result) error {
 	err := s.st.Tx(ctx, func(tx *store.Tx) error {
-		pr, err := unchanged(tx, p, old)
+		pr, now, err := unchanged(tx, p, old)
 		if err != nil {
 			return err
 		}
-		now, err := usableRole(tx, next.Project, next.Role)
+		proven, err := usableRole(tx, next.Project, next.Role)
 		if err != nil {
 			return err
 		}
-		if now.ARN != role.ARN {
+		if proven.ARN != role.ARN {
 			return errMoved
 		}
 		if old.Enabled && !sameKey(old.KeyARN, next.KeyARN) {
@@ -192,7 +194,7 @@ func (s *Service) commit(ctx context.Context, p tenant.Principal, old, next stor
 				return err
 			}
 		}
-		next.Generation, next.Updated = old.Generation+1, tx.Now()
+		next.Generation, next.Validate, next.Updated = old.Generation+1, now.Validate, tx.Now()
 		if err := tx.PutKeyConfig(next); err != nil {
 			return err
 		}
@@ -222,9 +224,14 @@ func keyUnused(tx *store.Tx, project keys.ProjectID) error {
 	if err != nil {
 		return err
 	}
-	if len(using) > 0 || len(wraps) > 0 {
+	const other = "Wrapping keys anew under another CMK is not supported yet; another role, or another region of the same multi-Region key, can be set at any time."
+	switch {
+	case len(using) > 0:
 		return apierr.Conflict("ENCRYPTION_AT_REST_KEY_IN_USE",
-			"The project's clusters use the present key, and wrapping their keys anew under another CMK is not supported yet. Another role, or another region of the same multi-Region key, is. To use another CMK, set encryptionAtRestProvider of every cluster to NONE first.")
+			"The clusters %s of group %s use the present key, so the project keeps it; nothing was changed. %s To use another CMK, set encryptionAtRestProvider of these clusters to NONE and wait until they are IDLE, or delete them, then send this request again.", list(using), project, other).With(string(project))
+	case len(wraps) > 0:
+		return apierr.Conflict("ENCRYPTION_AT_REST_KEY_IN_USE",
+			"Keys that are wrapped under the present key of group %s are still being destroyed by their hosts; nothing was changed. %s Send this request again in a minute.", project, other).With(string(project))
 	}
 	return nil
 }
@@ -263,7 +270,10 @@ func (s *Service) disable(ctx context.Context, p tenant.Principal, project keys.
 			if next.SearchNodes == old.SearchNodes {
 				return nil
 			}
-			return tx.PutKeyConfig(next)
+			if err := tx.PutKeyConfig(next); err != nil {
+				return err
+			}
+			return tx.Append(tenant.Event(p, "ENCRYPTION_AT_REST_CONFIGURATION_UPDATED", pr, "Settings of encryption at rest were changed."))
 		}
 		using, err := clustersWithKey(tx, project)
 		if err != nil {

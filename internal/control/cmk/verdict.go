@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/audit"
@@ -125,7 +126,14 @@ func (s *Service) validators(tx *store.Tx, c store.KeyConfig) ([]Validator, erro
 // transaction of its status message. It records changes of verdicts as events, and
 // makes all validators run when one has left VALID or come back (rule 12).
 func (s *Service) Report(tx *store.Tx, host keys.HostID, states []agentlink.CustodyStatus) error {
+	own, err := projectsOf(tx, host)
+	if err != nil {
+		return err
+	}
 	for _, st := range states {
+		if !own[st.Project] {
+			continue // not a validator: it has no nodes there (any more)
+		}
 		c, err := tx.KeyConfig(st.Project)
 		if err != nil {
 			return err
@@ -133,6 +141,7 @@ func (s *Service) Report(tx *store.Tx, host keys.HostID, states []agentlink.Cust
 		if !c.Enabled {
 			continue
 		}
+		st.State.Detail, st.State.Remedy = clip(st.State.Detail), clip(st.State.Remedy)
 		old, err := tx.CustodyOf(c.Project, string(host))
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
@@ -163,6 +172,24 @@ func (s *Service) Report(tx *store.Tx, host keys.HostID, states []agentlink.Cust
 	}
 	return nil
 }
+
+// projectsOf gives the projects that have nodes on a host.
+func projectsOf(tx *store.Tx, host keys.HostID) (map[keys.ProjectID]bool, error) {
+	nodes, err := tx.NodesOfHost(host)
+	if err != nil {
+		return nil, err
+	}
+	out := map[keys.ProjectID]bool{}
+	for _, n := range nodes {
+		if !n.Buried {
+			out[n.Project] = true
+		}
+	}
+	return out, nil
+}
+
+// clip bounds what a host may write into events.
+func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), 2000)], "") }
 
 // flipped tells whether a validator left the good verdicts or came back to VALID.
 func flipped(from, to custody.Verdict) bool {
