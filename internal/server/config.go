@@ -104,7 +104,7 @@ func parseInit(b []byte) (tenant.Init, error) {
 		OrgName    string `json:"orgName"`
 		OwnerName  string `json:"ownerName"`
 		PublicKey  string `json:"publicKey"`
-		PrivateKey string `json:"privateKey"` //nolint:gosec // moved into a secret at once
+		PrivateKey string `json:"privateKey"`
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()

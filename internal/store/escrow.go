@@ -19,7 +19,7 @@ var ErrForeign = errors.New("this key belongs to another node")
 // wrap again is no error. It never overwrites a newer one (ErrOlder), another
 // node's (ErrForeign), or a ciphertext within the same revision (ErrOlder).
 func (t *Tx) PutEscrow(w EscrowedWrap) error {
-	others, err := docs[EscrowedWrap](t, `SELECT doc FROM escrow WHERE key_id = ?`, string(w.Key))
+	others, err := t.EscrowOfKey(w.Key)
 	if err != nil {
 		return err
 	}
@@ -48,33 +48,46 @@ func (t *Tx) PutEscrow(w EscrowedWrap) error {
 }
 
 // MarkDestroyed records that a host has destroyed a key on an order. With erase the
-// ciphertext goes too; without, it stays until the node's tombstone is carried out. A
-// key that is not in escrow is no error; another host's is (ErrForeign).
-func (t *Tx) MarkDestroyed(h keys.HostID, key keys.KeyID, revision uint64, erase bool) error {
-	all, err := docs[EscrowedWrap](t, `SELECT doc FROM escrow WHERE key_id = ?`, string(key))
+// ciphertext goes too; without, it stays until the node's tombstone is carried out.
+// changed tells that something of this was news. A key that is not in escrow is no
+// error; another host's is (ErrForeign).
+func (t *Tx) MarkDestroyed(h keys.HostID, key keys.KeyID, revision uint64, erase bool) (changed bool, err error) {
+	all, err := t.EscrowOfKey(key)
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, w := range all {
 		if w.Host != h {
-			return fmt.Errorf("destroy %s: %w", key, ErrForeign)
+			return false, fmt.Errorf("destroy %s: %w", key, ErrForeign)
 		}
 		if w.State == keys.StateDestroyed && (len(w.Wrapped) == 0 || !erase) {
 			continue
 		}
+		changed = true
 		w.State, w.Revision = keys.StateDestroyed, max(w.Revision, revision)
 		if erase {
 			w.Wrapped = nil
 		}
 		d, err := encode(w)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if err := t.must(`UPDATE escrow SET doc = ? WHERE key_id = ? AND generation = ?`, d, string(key), int64(w.Generation)); err != nil { //nolint:gosec // counts changes
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return changed, nil
+}
+
+// EscrowOfKey lists the wraps of a key, one for each generation.
+func (t *Tx) EscrowOfKey(key keys.KeyID) ([]EscrowedWrap, error) {
+	return docs[EscrowedWrap](t, `SELECT doc FROM escrow WHERE key_id = ? ORDER BY generation`, string(key))
+}
+
+// CountKeys counts the keys of a node that are in escrow.
+func (t *Tx) CountKeys(n keys.NodeID) (count int, err error) {
+	err = t.row(`SELECT COUNT(DISTINCT key_id) FROM escrow WHERE node_id = ?`, []any{string(n)}, &count)
+	return count, err
 }
 
 // EscrowOfHost lists the wraps of a host, oldest first.

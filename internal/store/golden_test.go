@@ -129,7 +129,7 @@ func deploymentKey(t *testing.T, file []byte) (id uint32, key []byte) {
 	if key, _ = field(t, material, 3); len(key) != 32 {
 		t.Errorf("a key of %d bytes", len(key))
 	}
-	return uint32(primary), key //nolint:gosec // a key id has 32 bits
+	return uint32(primary), key
 }
 
 // unseal opens a sealed value without the libraries that made it.

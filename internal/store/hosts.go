@@ -71,16 +71,21 @@ func (t *Tx) Hosts() ([]Host, error) { return t.hosts(`1 = 1`) }
 
 // AddToken stores an enrolment token by its hash.
 func (t *Tx) AddToken(k EnrolmentToken) error {
-	_, err := t.exec(`INSERT INTO enrolment_tokens (hash, hostname, expires, used) VALUES (?, ?, ?, ?)`,
-		k.Hash, k.Hostname, k.Expires.UnixMicro(), flag(k.Used))
+	_, err := t.exec(`INSERT INTO enrolment_tokens (hash, org_id, hostname, expires, used) VALUES (?, ?, ?, ?, ?)`,
+		k.Hash, string(k.Org), k.Hostname, k.Expires.UnixMicro(), flag(k.Used))
 	return err
 }
 
-// UseToken spends a token: ErrNotFound if there is none of this hash and host name
-// that is unused and not expired.
-func (t *Tx) UseToken(hash, hostname string) error {
-	return t.must(`UPDATE enrolment_tokens SET used = 1 WHERE hash = ? AND hostname = ? AND used = 0 AND expires > ?`,
-		hash, hostname, t.Now().UnixMicro())
+// UseToken spends a token and gives its organization: ErrNotFound if there is none of
+// this hash and host name that is unused and not expired.
+func (t *Tx) UseToken(hash, hostname string) (keys.OrgID, error) {
+	if err := t.must(`UPDATE enrolment_tokens SET used = 1 WHERE hash = ? AND hostname = ? AND used = 0 AND expires > ?`,
+		hash, hostname, t.Now().UnixMicro()); err != nil {
+		return "", err
+	}
+	var org string
+	err := t.row(`SELECT org_id FROM enrolment_tokens WHERE hash = ?`, []any{hash}, &org)
+	return keys.OrgID(org), err
 }
 
 // ExpireTokens removes tokens that nobody can use any more.

@@ -153,9 +153,12 @@ type CustodyReport struct {
 
 // Host is a machine with an enrolled agent.
 type Host struct {
-	ID       keys.HostID `json:"id"`
-	Hostname string      `json:"hostname"`
-	Enrolled time.Time   `json:"enrolled"`
+	ID keys.HostID `json:"id"`
+	// Org is the organization that enrolled the host; only its clusters are put there.
+	// "" is the platform: the host serves every organization.
+	Org      keys.OrgID `json:"org,omitempty"`
+	Hostname string     `json:"hostname"`
+	Enrolled time.Time  `json:"enrolled"`
 	// Certificates are the fingerprints of link certificates, newest last.
 	Certificates []string `json:"certificates"`
 	KMIPAddress  string   `json:"kmipAddress,omitempty"`
@@ -169,6 +172,9 @@ type Host struct {
 	AuditHead string `json:"auditHead,omitempty"`
 	// Alarms are those that the host reported last.
 	Alarms []string `json:"alarms,omitempty"`
+	// Told are the control plane's own findings about the host that last and that an
+	// event has told of.
+	Told []string `json:"told,omitempty"`
 	// Revision and Digest are columns: the newest desired state that was handed out.
 	Revision uint64 `json:"-"`
 	Digest   string `json:"-"`
@@ -176,7 +182,9 @@ type Host struct {
 
 // EnrolmentToken lets one agent enrol once.
 type EnrolmentToken struct {
-	Hash     string
+	Hash string
+	// Org is the organization that the host will belong to; "" is the platform.
+	Org      keys.OrgID
 	Hostname string
 	Expires  time.Time
 	Used     bool

@@ -114,18 +114,19 @@ func (s *Service) Create(ctx context.Context, p tenant.Principal, project keys.P
 		if err := check(settings, false, true); err != nil {
 			return err
 		}
+		note := ""
 		if settings.EncryptionProvider != ProviderNone {
 			if _, err := tenant.RequireKeyOwner(tx, p, project); err != nil {
 				return err
 			}
-			if err := requireKey(tx, project); err != nil {
+			if note, err = requireKey(tx, project); err != nil {
 				return err
 			}
 		}
 		if err := nameFree(tx, project, name); err != nil {
 			return err
 		}
-		host, err := place(tx)
+		host, err := place(tx, pr.Org)
 		if err != nil {
 			return err
 		}
@@ -144,7 +145,7 @@ func (s *Service) Create(ctx context.Context, p tenant.Principal, project keys.P
 		if err := tx.PutNode(n); err != nil {
 			return err
 		}
-		e := clusterEvent(p, "CLUSTER_CREATED", pr, c, "Cluster %s is being created with encryption at rest %s. %s", name, settings.EncryptionProvider, oneNode(settings))
+		e := clusterEvent(p, "CLUSTER_CREATED", pr, c, "Cluster %s is being created with encryption at rest %s. %s%s", name, settings.EncryptionProvider, oneNode(settings), note)
 		if err := tx.Append(e); err != nil {
 			return err
 		}
@@ -178,13 +179,14 @@ func nameFree(tx *store.Tx, project keys.ProjectID, name string) error {
 	return nil
 }
 
-// place chooses the host for a node: among those that may be changed, one that was
-// heard of lately, with the fewest nodes.
-func place(tx *store.Tx) (store.Host, error) {
+// place chooses the host for a node: among the organization's (and the platform's)
+// that may be changed, one that was heard of lately, with the fewest nodes.
+func place(tx *store.Tx, org keys.OrgID) (store.Host, error) {
 	hosts, err := tx.Hosts()
 	if err != nil {
 		return store.Host{}, err
 	}
+	hosts = slices.DeleteFunc(hosts, func(h store.Host) bool { return h.Org != "" && h.Org != org })
 	type seat struct {
 		host  store.Host
 		quiet bool
@@ -254,17 +256,18 @@ func (s *Service) Update(ctx context.Context, p tenant.Principal, project keys.P
 		if err := check(next, true, patch.EncryptionProvider != nil && *patch.EncryptionProvider != c.Settings.EncryptionProvider); err != nil {
 			return err
 		}
+		note := ""
 		if next.EncryptionProvider != c.Settings.EncryptionProvider {
 			if _, err := tenant.RequireKeyOwner(tx, p, project); err != nil {
 				return err
 			}
 			if next.EncryptionProvider != ProviderNone {
-				if err := requireKey(tx, project); err != nil {
+				if note, err = requireKey(tx, project); err != nil {
 					return err
 				}
 			}
 		}
-		if err := s.change(tx, p, pr, &c, next); err != nil {
+		if err := s.change(tx, p, pr, &c, next, note); err != nil {
 			return err
 		}
 		out, err = view(tx, c)
@@ -273,8 +276,9 @@ func (s *Service) Update(ctx context.Context, p tenant.Principal, project keys.P
 	return out, err
 }
 
-// change writes new settings down, with what nodes must do because of them.
-func (s *Service) change(tx *store.Tx, p tenant.Principal, pr store.Project, c *store.Cluster, next store.ClusterSettings) error {
+// change writes new settings down, with what nodes must do because of them. note is
+// added to the event.
+func (s *Service) change(tx *store.Tx, p tenant.Principal, pr store.Project, c *store.Cluster, next store.ClusterSettings, note string) error {
 	old := c.Settings
 	c.Settings = next
 	text := fmt.Sprintf("A change of cluster %s was submitted.", c.Name)
@@ -309,7 +313,7 @@ func (s *Service) change(tx *store.Tx, p tenant.Principal, pr store.Project, c *
 	if electable(old) != electable(next) {
 		text += " " + oneNode(next)
 	}
-	e := clusterEvent(p, "CLUSTER_UPDATE_SUBMITTED", pr, *c, "%s", text)
+	e := clusterEvent(p, "CLUSTER_UPDATE_SUBMITTED", pr, *c, "%s", text+note)
 	if converts {
 		e.Data["conversion"] = next.EncryptionProvider
 	}

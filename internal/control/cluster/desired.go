@@ -114,11 +114,9 @@ func (s *Service) freezeIn(tx *store.Tx, h store.Host, reported uint64) (string,
 	if err := tx.PutHost(h); err != nil {
 		return "", err
 	}
-	return h.Frozen, tx.Append(audit.Event{
-		Type: "HOST_AHEAD_OF_STORE", Actor: "host:" + string(h.ID), Host: string(h.ID),
-		Message: "Changes to host " + h.Hostname + " are frozen: " + h.Frozen,
-		Data:    map[string]string{"alarm": "true", "reported": fmt.Sprint(reported), "remembered": fmt.Sprint(h.Revision)},
-	})
+	e := hostEvent(h, "HOST_AHEAD_OF_STORE", "Changes to host %s are frozen: %s", h.Hostname, h.Frozen)
+	e.Data["alarm"], e.Data["reported"], e.Data["remembered"] = "true", fmt.Sprint(reported), fmt.Sprint(h.Revision)
+	return h.Frozen, tx.Append(e)
 }
 
 // Unfreeze is an operator's decision that the store is right: the host gets revisions
@@ -139,7 +137,7 @@ func (s *Service) Unfreeze(ctx context.Context, host keys.HostID, above uint64) 
 		if err := tx.PutRevision(host, max(h.Revision, above)+1, ""); err != nil {
 			return err
 		}
-		return tx.Append(audit.Event{Type: "HOST_UNFROZEN", Host: string(host), Message: "Changes go to host " + h.Hostname + " again."})
+		return tx.Append(audit.Event{Type: "HOST_UNFROZEN", Org: string(h.Org), Host: string(host), Message: "Changes go to host " + h.Hostname + " again."})
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"time"
@@ -53,7 +54,7 @@ func (s *Service) CreateToken(ctx context.Context, p tenant.Principal, hostname 
 			return err
 		}
 		out.Expires = tx.Now().Add(tokenLife)
-		if err := tx.AddToken(store.EnrolmentToken{Hash: hashToken(string(value.Reveal())), Hostname: hostname, Expires: out.Expires}); err != nil {
+		if err := tx.AddToken(store.EnrolmentToken{Hash: hashToken(string(value.Reveal())), Org: p.Org, Hostname: hostname, Expires: out.Expires}); err != nil {
 			return err
 		}
 		e := tenant.Event(p, "HOST_ENROLMENT_TOKEN_CREATED", store.Project{Org: p.Org}, "An enrolment token for host %s was made.", hostname)
@@ -68,13 +69,15 @@ func hashToken(value string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Hosts lists the enrolled hosts. It needs a member of an organization.
+// Hosts lists the hosts that the principal's organization has enrolled, and those of the
+// platform. It needs Organization Read Only.
 func (s *Service) Hosts(ctx context.Context, p tenant.Principal) (out []store.Host, err error) {
 	if !p.HasOrg(tenant.OrgReadOnly, p.Org) {
 		return nil, tenant.Unauthorized("Reading hosts needs the role ORG_READ_ONLY.")
 	}
 	err = s.st.View(ctx, func(tx *store.Tx) error {
-		out, err = tx.Hosts()
+		all, err := tx.Hosts()
+		out = slices.DeleteFunc(all, func(h store.Host) bool { return h.Org != "" && !p.HasOrg(tenant.OrgReadOnly, h.Org) })
 		return err
 	})
 	return out, err
@@ -85,9 +88,9 @@ func errToken() error {
 	return apierr.New(403, "INVALID_ENROLMENT_TOKEN", "This enrolment token cannot be redeemed: it is unknown, used, older than an hour, or for another host name. Make a new one.")
 }
 
-// Enroll redeems a token: the host becomes a member, or, if one of its name is a
-// member already, that one again with its nodes and wraps (a host that lost its
-// disk). sign makes the link certificate for the host's id; the token is spent only
+// Enroll redeems a token: the host becomes a member, or, if one of its name and
+// organization is a member already, that one again with its nodes and wraps (a host
+// that lost its disk). sign makes the link certificate for the host's id; the token is spent only
 // if that works.
 func (s *Service) Enroll(ctx context.Context, token, hostname string, sign func(keys.HostID) (certPEM []byte, fingerprint string, err error)) (host keys.HostID, certPEM []byte, err error) {
 	value, _, err := agentlink.ParseToken(token)
@@ -95,7 +98,7 @@ func (s *Service) Enroll(ctx context.Context, token, hostname string, sign func(
 		return "", nil, errToken()
 	}
 	err = s.st.Tx(ctx, func(tx *store.Tx) error {
-		err := tx.UseToken(hashToken(value), hostname)
+		org, err := tx.UseToken(hashToken(value), hostname)
 		if errors.Is(err, store.ErrNotFound) {
 			return errToken()
 		}
@@ -106,24 +109,38 @@ func (s *Service) Enroll(ctx context.Context, token, hostname string, sign func(
 		kind := "HOST_REENROLLED"
 		if errors.Is(err, store.ErrNotFound) {
 			kind = "HOST_ENROLLED"
-			h = store.Host{ID: keys.HostID(keys.NewID(tx.Now())), Hostname: hostname}
+			h = store.Host{ID: keys.HostID(keys.NewID(tx.Now())), Org: org, Hostname: hostname}
 		} else if err != nil {
 			return err
+		}
+		if h.Org != org {
+			return errToken() // nobody takes over a host of somebody else by its name
 		}
 		var fingerprint string
 		if certPEM, fingerprint, err = sign(h.ID); err != nil {
 			return err
 		}
 		h.Enrolled, h.Certificates, host = tx.Now(), []string{fingerprint}, h.ID
+		e := hostEvent(h, kind, "Host %s has joined.", hostname)
+		e.Data["hostname"], e.Data["certificate"] = hostname, fingerprint
+		if h.AuditHead != "" { // a new directory begins a new chain; where the old one ended is kept here
+			e.Data["previousAuditSeq"], e.Data["previousAuditHead"] = fmt.Sprint(h.AuditSeq), h.AuditHead
+		}
+		h.AuditSeq, h.AuditHead = 0, ""
 		if err := tx.PutHost(h); err != nil {
 			return err
 		}
-		return tx.Append(audit.Event{
-			Type: kind, Actor: "host:" + string(h.ID), Host: string(h.ID), Message: "Host " + hostname + " has joined.",
-			Data: map[string]string{"hostname": hostname, "certificate": fingerprint},
-		})
+		return tx.Append(e)
 	})
 	return host, certPEM, err
+}
+
+// hostEvent starts an event that a host causes.
+func hostEvent(h store.Host, kind, format string, args ...any) audit.Event {
+	return audit.Event{
+		Type: kind, Actor: "host:" + string(h.ID), Org: string(h.Org), Host: string(h.ID),
+		Message: fmt.Sprintf(format, args...), Data: map[string]string{},
+	}
 }
 
 // Admit checks that a link certificate is one of the host's.
@@ -146,7 +163,12 @@ func (s *Service) Renewed(ctx context.Context, host keys.HostID, fingerprint str
 			return err
 		}
 		h.Certificates = lastOf(append(h.Certificates, fingerprint), keptFingerprints)
-		return tx.PutHost(h)
+		if err := tx.PutHost(h); err != nil {
+			return err
+		}
+		e := hostEvent(h, "HOST_CERTIFICATE_RENEWED", "Host %s has a new certificate.", h.Hostname)
+		e.Data["certificate"] = fingerprint
+		return tx.Append(e)
 	})
 }
 

@@ -2,14 +2,18 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/audit"
 	"github.com/keywright/keywright/internal/control/tenant"
+	"github.com/keywright/keywright/internal/custody"
 	"github.com/keywright/keywright/internal/keys"
+	"github.com/keywright/keywright/internal/kms"
 	"github.com/keywright/keywright/internal/store"
 )
 
@@ -91,9 +95,10 @@ func (s *Service) Run(ctx context.Context) error {
 type health struct {
 	nodes   int
 	settled bool
-	// stopped is the message of a node that custody has stopped, down that of one
-	// that is not up for another cause.
+	// stopped says why custody has stopped a node, down why one is not up for another
+	// cause; failed tells that it has tried.
 	stopped, down string
+	failed        bool
 }
 
 func (s *Service) health(tx *store.Tx, c store.Cluster) (health, error) {
@@ -111,9 +116,12 @@ func (s *Service) health(tx *store.Tx, c store.Cluster) (health, error) {
 		up := st.Phase == string(agentlink.PhaseRunning) && st.Primary
 		switch {
 		case st.Phase == string(agentlink.PhaseStoppedByCustody):
-			h.stopped = orDefault(st.Message, "the project's customer key cannot be used")
+			if h.stopped, err = whyStopped(tx, n, st); err != nil {
+				return h, err
+			}
 		case n.Run && !up:
 			h.down = orDefault(st.Message, "the node is "+orDefault(st.Phase, "not reported yet"))
+			h.failed = h.failed || st.Phase == string(agentlink.PhaseFailed)
 		}
 		want := up || (!n.Run && st.Phase == string(agentlink.PhaseStopped))
 		if !want || st.Generation < n.Generation || st.Encrypted != n.Encrypted {
@@ -121,6 +129,27 @@ func (s *Service) health(tx *store.Tx, c store.Cluster) (health, error) {
 		}
 	}
 	return h, nil
+}
+
+// whyStopped says why custody stopped a node, and what to do, as its host found.
+func whyStopped(tx *store.Tx, n store.Node, st store.NodeStatus) (string, error) {
+	what := orDefault(st.Message, "the project's customer key cannot be used")
+	r, err := tx.CustodyOf(n.Project, string(n.Host))
+	if errors.Is(err, store.ErrNotFound) {
+		return what, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	var c custody.State
+	if err := json.Unmarshal(r.State, &c); err != nil {
+		return "", fmt.Errorf("read custody state: %w", err)
+	}
+	if c.Reason == "" {
+		return what, nil
+	}
+	remedy := orDefault(c.Remedy, kms.RemedyFor(c.Reason, ""))
+	return strings.TrimSuffix(fmt.Sprintf("%s (%s). %s", what, c.Reason, remedy), "."), nil
 }
 
 func orDefault(s, d string) string {
@@ -189,9 +218,15 @@ func (s *Service) advance(tx *store.Tx, pr store.Project, c *store.Cluster, h he
 	if h.stopped != "" && c.Stopped == "" {
 		c.Stopped = h.stopped
 		event("CLUSTER_INSTANCE_DISABLED", "The processes of cluster %s are stopped: %s.", c.Name, h.stopped)
-	} else if h.stopped == "" && c.Stopped != "" && h.settled {
-		c.Stopped = ""
-		event("CLUSTER_INSTANCE_ENABLED", "The processes of cluster %s are running again.", c.Name)
+	}
+	if h.stopped == "" && c.Stopped != "" {
+		switch {
+		case h.settled:
+			c.Stopped = ""
+			event("CLUSTER_INSTANCE_ENABLED", "The processes of cluster %s are running again.", c.Name)
+		case h.failed && c.State == Idle: // the key is back, and something else is wrong
+			c.Stopped = ""
+		}
 	}
 	switch c.State {
 	case Creating:

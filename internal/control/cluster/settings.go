@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -8,6 +10,7 @@ import (
 	"github.com/keywright/keywright/internal/apierr"
 	"github.com/keywright/keywright/internal/control/cmk"
 	"github.com/keywright/keywright/internal/control/tenant"
+	"github.com/keywright/keywright/internal/custody"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/store"
 )
@@ -221,19 +224,29 @@ func electable(s store.ClusterSettings) int {
 	return n
 }
 
-// requireKey refuses encryption where the project is not ready for it.
-func requireKey(tx *store.Tx, project keys.ProjectID) error {
+// requireKey refuses encryption where the project is not ready for it. note tells of a
+// key that cannot be checked at present: a node then waits for it instead of failing.
+func requireKey(tx *store.Tx, project keys.ProjectID) (note string, err error) {
 	c, err := tx.KeyConfig(project)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if !c.Enabled {
-		return cmk.NotEnabled(project)
+		return "", cmk.NotEnabled(project)
 	}
 	v, err := tx.Verdict(project)
-	if err == nil && v.Kind == "INVALID" {
-		return apierr.BadRequest("ENCRYPTION_AT_REST_SETTINGS_INVALID",
-			"The project's customer key cannot be used at present (%s), so nothing can be encrypted under it. %s", v.Reason, v.Remedy).With(string(project))
+	if errors.Is(err, store.ErrNotFound) {
+		return "", nil
 	}
-	return nil
+	if err != nil {
+		return "", err
+	}
+	switch custody.Verdict(v.Kind) {
+	case custody.Invalid, custody.Grace, custody.Alert:
+		return "", apierr.BadRequest("ENCRYPTION_AT_REST_SETTINGS_INVALID",
+			"The project's customer key cannot be used at present (%s), so nothing can be encrypted under it; nothing was changed. %s", v.Reason, v.Remedy).With(string(project))
+	case custody.Valid:
+		return "", nil
+	}
+	return fmt.Sprintf(" The verdict on the project's customer key is %s at present (%s): the node waits until the key can be used, then goes on by itself.", v.Kind, v.Reason), nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keywright/keywright/internal/agentlink"
@@ -21,6 +22,9 @@ const (
 	maxWrapped = 16 << 10
 	maxText    = 1000
 	maxEgress  = 32
+	maxAlarms  = 20
+	// maxKeys is how many keys of one node are kept (key-plane rule 5.3).
+	maxKeys = 1000
 )
 
 // Status takes in a host's report: custody verdicts, nodes, carried-out tombstones,
@@ -46,7 +50,7 @@ func (s *Service) Status(ctx context.Context, host keys.HostID, st agentlink.Sta
 			touched[c] = true
 		}
 		for _, id := range st.Buried {
-			c, err := s.buried(tx, h, id)
+			c, err := s.buried(tx, host, id)
 			if err != nil {
 				return err
 			}
@@ -78,27 +82,58 @@ func (s *Service) hostStatus(tx *store.Tx, h store.Host, st agentlink.Status) (s
 		}
 	}
 	h.KMIPAddress, h.Enacted, h.LastSeen = clip(st.KMIPAddress), st.Revision, tx.Now()
-	h.Egress = slices.Clone(st.EgressAddresses[:min(len(st.EgressAddresses), maxEgress)])
+	h.Egress = clipAll(st.EgressAddresses, maxEgress)
 	h.AuditSeq, h.AuditHead = st.AuditSeq, clip(st.AuditHead)
-	for _, a := range st.Alarms[:min(len(st.Alarms), 20)] {
-		if !slices.Contains(h.Alarms, clip(a)) {
-			if err := s.alarm(tx, h, "HOST_ALARM", "Host "+h.Hostname+" raises an alarm: "+clip(a)); err != nil {
+	alarms := clipAll(st.Alarms, maxAlarms)
+	for _, a := range alarms {
+		if !slices.Contains(h.Alarms, a) {
+			if err := s.alarm(tx, h, "HOST_ALARM", "Host "+h.Hostname+" raises an alarm: "+a); err != nil {
 				return h, err
 			}
 		}
 	}
-	h.Alarms = nil
-	for _, a := range st.Alarms[:min(len(st.Alarms), 20)] {
-		h.Alarms = append(h.Alarms, clip(a))
-	}
+	h.Alarms = alarms
+	h.Told = slices.DeleteFunc(h.Told, func(about string) bool {
+		id, ok := strings.CutPrefix(about, aboutBurial)
+		return ok && !slices.Contains(st.Buried, keys.NodeID(id))
+	})
 	return h, tx.PutHost(h)
 }
 
 func (s *Service) alarm(tx *store.Tx, h store.Host, kind, text string) error {
-	return tx.Append(audit.Event{Type: kind, Actor: "host:" + string(h.ID), Host: string(h.ID), Message: text, Data: map[string]string{"alarm": "true"}})
+	e := hostEvent(h, kind, "%s", text)
+	e.Data["alarm"] = "true"
+	return tx.Append(e)
 }
 
-func clip(s string) string { return s[:min(len(s), maxText)] }
+// What a host is told of once while it lasts: the beginnings of entries of Host.Told.
+const (
+	aboutBurial = "burial of "
+	aboutEscrow = "escrow: "
+)
+
+// alarmOnce is alarm for a finding that a host may repeat with every message.
+func (s *Service) alarmOnce(tx *store.Tx, h store.Host, about, kind, text string) error {
+	if slices.Contains(h.Told, about) {
+		return nil
+	}
+	h.Told = lastOf(append(h.Told, about), maxAlarms)
+	if err := tx.PutHost(h); err != nil {
+		return err
+	}
+	return s.alarm(tx, h, kind, text)
+}
+
+// clip bounds a text of a host, without cutting through a character.
+func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxText)], "") }
+
+func clipAll(in []string, most int) []string {
+	var out []string
+	for _, s := range in[:min(len(in), most)] {
+		out = append(out, clip(s))
+	}
+	return out
+}
 
 // nodeStatus records a node's report and the events of its phase. It gives the
 // node's cluster, or "" for a node that is not this host's.
@@ -115,8 +150,8 @@ func (s *Service) nodeStatus(tx *store.Tx, h store.Host, in agentlink.NodeStatus
 		return "", err
 	}
 	now := store.NodeStatus{
-		Node: n.ID, Phase: string(in.Phase), Message: clip(in.Message), Port: in.Port, PID: in.PID, Encrypted: in.Encrypted,
-		Generation: in.Generation, Primary: in.Primary, MasterKey: in.MasterKey, Users: in.UsersRevision, Since: in.Since.UTC().Truncate(time.Microsecond),
+		Node: n.ID, Phase: clip(string(in.Phase)), Message: clip(in.Message), Port: in.Port, PID: in.PID, Encrypted: in.Encrypted,
+		Generation: in.Generation, Primary: in.Primary, MasterKey: keys.KeyID(clip(string(in.MasterKey))), Users: in.UsersRevision, Since: in.Since.UTC().Truncate(time.Microsecond),
 	}
 	// A node that keeps failing goes through the same phases again and again: one event
 	// tells of it, until it runs.
@@ -169,7 +204,11 @@ func (s *Service) phaseEvent(tx *store.Tx, h store.Host, n store.Node, now store
 }
 
 // buried removes a node whose tombstone was carried out, with its wraps.
-func (s *Service) buried(tx *store.Tx, h store.Host, id keys.NodeID) (keys.ClusterID, error) {
+func (s *Service) buried(tx *store.Tx, host keys.HostID, id keys.NodeID) (keys.ClusterID, error) {
+	h, err := tx.Host(host) // anew: an alarm changes it
+	if err != nil {
+		return "", err
+	}
 	n, err := tx.Node(id)
 	if errors.Is(err, store.ErrNotFound) {
 		return "", nil // reported again until the agent sees that we know
@@ -178,7 +217,7 @@ func (s *Service) buried(tx *store.Tx, h store.Host, id keys.NodeID) (keys.Clust
 		return "", err
 	}
 	if n.Host != h.ID || !n.Buried {
-		return "", s.alarm(tx, h, "NODE_BURIED_WITHOUT_ORDER", fmt.Sprintf("Host %s says that it has removed node %s, which nobody ordered.", h.Hostname, id))
+		return "", s.alarmOnce(tx, h, aboutBurial+string(id), "NODE_BURIED_WITHOUT_ORDER", fmt.Sprintf("Host %s says that it has removed node %s, which nobody ordered.", h.Hostname, id))
 	}
 	wraps, err := tx.DestroyEscrow(id)
 	if err != nil {
@@ -201,7 +240,12 @@ func (s *Service) buried(tx *store.Tx, h store.Host, id keys.NodeID) (keys.Clust
 // escrow keys of its own nodes only. Codes: NODE_NOT_FOUND, INVALID_WRAP,
 // WRAP_IS_OLDER, WRAP_IS_FOREIGN.
 func (s *Service) Escrow(ctx context.Context, host keys.HostID, wraps []agentlink.EscrowedWrap) error {
-	err := s.st.Tx(ctx, func(tx *store.Tx) error { return s.escrow(tx, host, wraps) })
+	err := s.st.Tx(ctx, func(tx *store.Tx) error {
+		if err := s.escrow(tx, host, wraps); err != nil {
+			return err
+		}
+		return s.forgetRefusals(tx, host)
+	})
 	if refusal, ok := apierr.As(err); ok && refusal.Status == http.StatusConflict {
 		// Such a host was rolled back, or lies: a person has to look.
 		if e := s.st.Tx(ctx, func(tx *store.Tx) error {
@@ -209,12 +253,26 @@ func (s *Service) Escrow(ctx context.Context, host keys.HostID, wraps []agentlin
 			if err != nil {
 				return err
 			}
-			return s.alarm(tx, h, "HOST_ESCROW_REFUSED", "Wraps of host "+h.Hostname+" were refused: "+refusal.Detail)
+			return s.alarmOnce(tx, h, aboutEscrow+clip(refusal.Detail), "HOST_ESCROW_REFUSED", "Wraps of host "+h.Hostname+" were refused: "+refusal.Detail)
 		}); e != nil {
 			return errors.Join(err, e)
 		}
 	}
 	return err
+}
+
+// forgetRefusals lets the next refusal of escrow raise an alarm again.
+func (s *Service) forgetRefusals(tx *store.Tx, host keys.HostID) error {
+	h, err := tx.Host(host)
+	if err != nil {
+		return err
+	}
+	n := len(h.Told)
+	h.Told = slices.DeleteFunc(h.Told, func(about string) bool { return strings.HasPrefix(about, aboutEscrow) })
+	if len(h.Told) == n {
+		return nil
+	}
+	return tx.PutHost(h)
 }
 
 func (s *Service) escrow(tx *store.Tx, host keys.HostID, wraps []agentlink.EscrowedWrap) error {
@@ -232,6 +290,9 @@ func (s *Service) escrow(tx *store.Tx, host keys.HostID, wraps []agentlink.Escro
 		if n.Project != w.Project || n.Cluster != w.Cluster || !w.Key.Valid() || len(w.Wrapped) == 0 || len(w.Wrapped) > maxWrapped || w.Generation == 0 || w.Purpose == "" || w.State == "" {
 			return apierr.BadRequest("INVALID_WRAP", "The wrap of key %q does not fit the node, or is malformed.", clip(string(w.Key)))
 		}
+		if err := roomFor(tx, n, w.Key); err != nil {
+			return err
+		}
 		err = tx.PutEscrow(store.EscrowedWrap{
 			Key: w.Key, Generation: w.Generation, Revision: w.Revision, Node: w.Node, Host: host, Project: w.Project, Cluster: w.Cluster,
 			State: w.State, Purpose: w.Purpose, Wrapped: w.Wrapped, Created: w.Created,
@@ -248,26 +309,60 @@ func (s *Service) escrow(tx *store.Tx, host keys.HostID, wraps []agentlink.Escro
 	return nil
 }
 
+// roomFor refuses a new key of a node that has too many.
+func roomFor(tx *store.Tx, n store.Node, key keys.KeyID) error {
+	have, err := tx.EscrowOfKey(key)
+	if err != nil || len(have) > 0 {
+		return err
+	}
+	count, err := tx.CountKeys(n.ID)
+	if err == nil && count >= maxKeys {
+		err = apierr.Conflict("TOO_MANY_KEYS", "Node %s has %d keys in escrow; that is the most.", n.ID, count)
+	}
+	return err
+}
+
 // destroyed takes in that a host has destroyed a key: on a tombstone, or because the
-// node was rewritten. The escrowed ciphertext goes only if what we ordered explains
-// that; the key that the node uses stays in escrow whatever its host says.
+// node was rewritten. Whose key it is says the escrow, not the message. The escrowed
+// ciphertext goes only if what we ordered explains that; the key that the node uses
+// stays in escrow whatever its host says.
 func (s *Service) destroyed(tx *store.Tx, host keys.HostID, w agentlink.EscrowedWrap) error {
+	kept, err := tx.EscrowOfKey(w.Key)
+	if err != nil || len(kept) == 0 {
+		return err // told late: it went with its node
+	}
+	n, err := tx.Node(kept[0].Node)
+	if err != nil {
+		return err
+	}
 	ordered := true
-	n, err := tx.Node(w.Node)
-	if err == nil && !n.Buried && n.Encrypted {
+	if !n.Buried && n.Encrypted {
 		st, err := tx.NodeStatus(n.ID)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		ordered = st.MasterKey != "" && st.MasterKey != w.Key && st.Generation >= n.Generation
-	} else if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return err
 	}
-	err = tx.MarkDestroyed(host, w.Key, w.Revision, ordered)
+	changed, err := tx.MarkDestroyed(host, w.Key, w.Revision, ordered)
 	if errors.Is(err, store.ErrForeign) {
 		return apierr.Conflict("WRAP_IS_FOREIGN", "Key %s belongs to another node.", w.Key).Because(err)
 	}
-	return err
+	if err != nil || !changed {
+		return err
+	}
+	pr, err := tx.Project(n.Project)
+	if err != nil {
+		return err
+	}
+	e := audit.Event{
+		Type: "NODE_KEY_DESTROYED", Actor: "host:" + string(host), Org: string(pr.Org), Project: string(n.Project), Cluster: string(n.Cluster),
+		Node: string(n.ID), Host: string(host), Message: "A node's key was destroyed by its host, and its ciphertext in escrow with it.",
+		Data: map[string]string{"key": string(w.Key)},
+	}
+	if !ordered {
+		e.Message = "A node's key was destroyed by its host. Nothing that was ordered explains it, so its ciphertext stays in escrow until the node is removed."
+	}
+	return tx.Append(e)
 }
 
 // Wraps lists what is in escrow for a host.

@@ -11,6 +11,9 @@ import (
 	"github.com/keywright/keywright/internal/store"
 )
 
+// maxAPIKeys is how many keys an organization may have.
+const maxAPIKeys = 500
+
 // NewAPIKey is the wish for a key of an organization.
 type NewAPIKey struct {
 	Description string
@@ -34,6 +37,13 @@ func (s *Service) CreateAPIKey(ctx context.Context, p Principal, org keys.OrgID,
 		if _, err := RequireOrg(tx, p, OrgOwner, org); err != nil {
 			return err
 		}
+		have, err := tx.APIKeys(org)
+		if err != nil {
+			return err
+		}
+		if len(have) >= maxAPIKeys {
+			return apierr.Conflict("MAX_API_KEYS_REACHED", "The organization has %d API keys; delete one first.", len(have))
+		}
 		now := tx.Now()
 		out = store.APIKey{
 			ID: keys.NewID(now), Org: org, PublicKey: publicKey(), Description: in.Description,
@@ -54,7 +64,7 @@ func (s *Service) CreateAPIKey(ctx context.Context, p Principal, org keys.OrgID,
 		if err := tx.AddAPIKey(out, HA1(out.PublicKey, private)); err != nil {
 			return err
 		}
-		return tx.Append(event(p, "API_KEY_CREATED", org, "", "API key %s was created.", out.PublicKey))
+		return tx.Append(event(p, "API_KEY_CREATED", org, "API key %s was created.", out.PublicKey))
 	})
 	if err != nil {
 		private.Wipe()
@@ -151,6 +161,8 @@ func (s *Service) DeleteAPIKey(ctx context.Context, p Principal, org keys.OrgID,
 		if err := tx.DeleteAPIKey(id); err != nil {
 			return err
 		}
-		return tx.Append(event(p, "API_KEY_DELETED", org, "", "API key %s was deleted.", k.PublicKey))
+		e := event(p, "API_KEY_DELETED", org, "API key %s was deleted.", k.PublicKey)
+		e.Data["targetPublicKey"] = k.PublicKey
+		return tx.Append(e)
 	})
 }

@@ -214,6 +214,9 @@ func (s *Service) DeleteProject(ctx context.Context, p Principal, id keys.Projec
 		if err := tx.DeleteProject(id); err != nil {
 			return err
 		}
-		return tx.Append(Event(p, "GROUP_DELETED", project, "Project %s was deleted.", project.Name))
+		// The project's own events can be read no more: this one is the organization's.
+		e := event(p, "GROUP_DELETED", project.Org, "Project %s was deleted.", project.Name)
+		e.Data["groupId"] = string(id)
+		return tx.Append(e)
 	})
 }

@@ -45,10 +45,9 @@ func New(st *store.Store) *Service { return &Service{st: st} }
 
 func isNotFound(err error) bool { return errors.Is(err, store.ErrNotFound) }
 
-// event starts an event about a project (or, with its zero value, an organization).
-func event(p Principal, kind string, org keys.OrgID, project keys.ProjectID, format string, args ...any) audit.Event {
-	e := Event(p, kind, store.Project{ID: project, Org: org}, format, args...)
-	return e
+// event starts an event about an organization itself.
+func event(p Principal, kind string, org keys.OrgID, format string, args ...any) audit.Event {
+	return Event(p, kind, store.Project{Org: org}, format, args...)
 }
 
 // Event starts an audit event that the principal causes in a project. The caller
@@ -103,7 +102,7 @@ func (s *Service) Bootstrap(ctx context.Context, in Init) error {
 		if err := tx.PutOrg(org); err != nil {
 			return err
 		}
-		if err := tx.Append(event(System(), "ORG_CREATED", org.ID, "", "Organization %s was created.", org.Name)); err != nil {
+		if err := tx.Append(event(System(), "ORG_CREATED", org.ID, "Organization %s was created.", org.Name)); err != nil {
 			return err
 		}
 		k := store.APIKey{
@@ -113,7 +112,7 @@ func (s *Service) Bootstrap(ctx context.Context, in Init) error {
 		if err := tx.AddAPIKey(k, HA1(in.PublicKey, in.PrivateKey)); err != nil {
 			return err
 		}
-		return tx.Append(event(System(), "API_KEY_CREATED", org.ID, "", "API key %s was created.", k.PublicKey))
+		return tx.Append(event(System(), "API_KEY_CREATED", org.ID, "API key %s was created.", k.PublicKey))
 	})
 }
 

@@ -1,7 +1,7 @@
 package tenant_test
 
 import (
-	"crypto/md5" //nolint:gosec // the digest of RFC 7616
+	"crypto/md5"
 	"encoding/hex"
 	"reflect"
 	"slices"
@@ -30,7 +30,7 @@ func TestTheFirstOrganizationIsMadeOnce(t *testing.T) {
 		t.Fatalf("%+v %v", orgs, err)
 	}
 	_, ha1, found, err := w.Tenant.Credential(t.Context(), "ownerkey")
-	sum := md5.Sum([]byte("ownerkey:MMS Public API:a-private-key-of-the-owner")) //nolint:gosec // see above
+	sum := md5.Sum([]byte("ownerkey:MMS Public API:a-private-key-of-the-owner"))
 	if err != nil || !found || string(ha1.Reveal()) != hex.EncodeToString(sum[:]) {
 		t.Errorf("HA1: %v %v", found, err)
 	}
