@@ -20,30 +20,42 @@
 //
 // # What there is
 //
-// KMS: CreateKey, DescribeKey, ListKeys, Encrypt, Decrypt (with DryRun),
-// EnableKey, DisableKey, ScheduleKeyDeletion, CancelKeyDeletion, GetKeyPolicy,
-// PutKeyPolicy, ListKeyPolicies, CreateAlias, DeleteAlias, ListAliases. Keys of
-// the RSA, ECC and HMAC specs exist with their metadata and states, so that a
-// key of the wrong type can be tried; only symmetric keys encrypt.
+// KMS: keys (CreateKey, DescribeKey, ListKeys, UpdateKeyDescription, EnableKey,
+// DisableKey, ScheduleKeyDeletion, CancelKeyDeletion), their policies
+// (GetKeyPolicy, PutKeyPolicy, ListKeyPolicies), aliases (CreateAlias,
+// UpdateAlias, DeleteAlias, ListAliases) and tags (TagResource, UntagResource,
+// ListResourceTags); Encrypt, Decrypt, ReEncrypt, GenerateDataKey and
+// GenerateDataKeyWithoutPlaintext, all with DryRun; rotation, automatic and on
+// demand (EnableKeyRotation, DisableKeyRotation, GetKeyRotationStatus,
+// RotateKeyOnDemand, ListKeyRotations); multi-Region keys (ReplicateKey,
+// UpdatePrimaryRegion). Keys of the RSA, ECC and HMAC specs exist with their
+// metadata and states, so that a key of the wrong type can be tried; only
+// symmetric keys encrypt.
 //
 // STS: AssumeRole (trust policy with external id, session policy, duration,
 // role chaining), GetCallerIdentity.
 //
-// IAM: CreateRole, GetRole, ListRoles, DeleteRole, UpdateAssumeRolePolicy,
-// inline policies of roles; managed policies and instance profiles answer with
-// empty lists. Users are seeded.
+// IAM: roles (CreateRole, GetRole, ListRoles, UpdateRole, DeleteRole,
+// UpdateAssumeRolePolicy), users (CreateUser, GetUser, ListUsers, DeleteUser)
+// with access keys (CreateAccessKey, ListAccessKeys, UpdateAccessKey,
+// DeleteAccessKey), managed policies with versions (CreatePolicy, GetPolicy,
+// ListPolicies, DeletePolicy, CreatePolicyVersion, GetPolicyVersion,
+// ListPolicyVersions, SetDefaultPolicyVersion, DeletePolicyVersion; of AWS's own
+// only AdministratorAccess), and for roles and users alike inline and attached
+// policies, permissions boundaries and tags. Groups and instance profiles
+// answer with empty lists. The users of the seed file and their first access
+// keys cannot be deleted.
 //
 // Differences from AWS: changes take effect at once; there are no grants,
-// tags, permissions boundaries, organizations, multi-Region or imported keys, and no
-// presigned URLs. A policy with a condition key that the local AWS cannot
-// supply is refused.
+// groups, organizations or imported keys, and no presigned URLs. A
+// policy with a condition key that the local AWS cannot supply is refused.
 //
 // # Data directory
 //
 //   - lock: held with flock while a server runs.
 //   - state.json: accounts, users, roles, policies, keys and their material;
 //     replaced as a whole (write, fsync, rename, fsync of the directory).
-//     The field "version" is 1.
+//     The field "version" is 2; version 1 is read too.
 //   - seed.json: the seeded accounts' credentials (see Seed), mode 0600.
 //   - calls.jsonl: one JSON object per call: who, what, with which encryption
 //     context, from where, the outcome, and which policy statement decided.
@@ -52,6 +64,6 @@
 // # Bounds
 //
 // A request body has at most 1 MiB, at most 512 connections are open, an
-// account has at most 1,000 roles and a Region of an account 10,000 keys. The
-// call log grows until somebody removes it while the server is stopped.
+// account has at most 1,000 roles, users and managed policies each, and a Region
+// of an account 10,000 keys. The call log grows until somebody removes it while the server is stopped.
 package awslocal

@@ -61,6 +61,9 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, c *call) (conten
 		}
 		return "", nil, fail(http.StatusBadRequest, "IncompleteBody", "The request body could not be read")
 	}
+	if err := s.store.settle(c.now); err != nil {
+		return "", nil, err
+	}
 	if err := s.store.view(func(st *state) error { return c.authenticate(st, r, body) }); err != nil {
 		return "", nil, err
 	}

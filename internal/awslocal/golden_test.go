@@ -126,7 +126,7 @@ func unsealed(t *testing.T, key, sealed, ad []byte) []byte {
 }
 
 func sized(b []byte, s string) []byte {
-	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...) //nolint:gosec // a short text
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
 }
 
 func TestCiphertextBlobIsFixed(t *testing.T) {

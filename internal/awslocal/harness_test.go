@@ -284,3 +284,13 @@ func keyIDs(t testing.TB, c clients) []string {
 	}
 	return ids
 }
+
+// moved gives clients that know what time it is in the local AWS: the refusal of
+// the first call tells them.
+func (w *world) moved(c awslocal.Credentials) clients { return w.movedTo(c, region) }
+
+func (w *world) movedTo(c awslocal.Credentials, region string) clients {
+	out := w.with(credentials.NewStaticCredentialsProvider(c.AccessKeyID, c.SecretAccessKey, ""), region)
+	_, _ = out.kms.ListKeys(context.Background(), &kms.ListKeysInput{})
+	return out
+}

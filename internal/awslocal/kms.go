@@ -25,21 +25,42 @@ type kmsOperation struct {
 
 func kmsOperations() map[string]kmsOperation {
 	return map[string]kmsOperation{
-		"CreateKey":           {true, createKey},
-		"DescribeKey":         {false, describeKey},
-		"ListKeys":            {false, listKeys},
-		"Encrypt":             {false, encrypt},
-		"Decrypt":             {false, decrypt},
-		"EnableKey":           {true, enableKey},
-		"DisableKey":          {true, disableKey},
-		"ScheduleKeyDeletion": {true, scheduleKeyDeletion},
-		"CancelKeyDeletion":   {true, cancelKeyDeletion},
-		"GetKeyPolicy":        {false, getKeyPolicy},
-		"PutKeyPolicy":        {true, putKeyPolicy},
-		"ListKeyPolicies":     {false, listKeyPolicies},
-		"CreateAlias":         {true, createAlias},
-		"DeleteAlias":         {true, deleteAlias},
-		"ListAliases":         {false, listAliases},
+		"CreateKey":            {true, createKey},
+		"DescribeKey":          {false, describeKey},
+		"ListKeys":             {false, listKeys},
+		"UpdateKeyDescription": {true, updateKeyDescription},
+		"EnableKey":            {true, enableKey},
+		"DisableKey":           {true, disableKey},
+		"ScheduleKeyDeletion":  {true, scheduleKeyDeletion},
+		"CancelKeyDeletion":    {true, cancelKeyDeletion},
+
+		"Encrypt":                         {false, encrypt},
+		"Decrypt":                         {false, decrypt},
+		"ReEncrypt":                       {false, reEncrypt},
+		"GenerateDataKey":                 {false, generateDataKey},
+		"GenerateDataKeyWithoutPlaintext": {false, generateDataKeyWithoutPlaintext},
+
+		"GetKeyPolicy":    {false, getKeyPolicy},
+		"PutKeyPolicy":    {true, putKeyPolicy},
+		"ListKeyPolicies": {false, listKeyPolicies},
+
+		"CreateAlias": {true, createAlias},
+		"UpdateAlias": {true, updateAlias},
+		"DeleteAlias": {true, deleteAlias},
+		"ListAliases": {false, listAliases},
+
+		"EnableKeyRotation":    {true, enableKeyRotation},
+		"DisableKeyRotation":   {true, disableKeyRotation},
+		"GetKeyRotationStatus": {false, getKeyRotationStatus},
+		"RotateKeyOnDemand":    {true, rotateKeyOnDemand},
+		"ListKeyRotations":     {false, listKeyRotations},
+
+		"ReplicateKey":        {true, replicateKey},
+		"UpdatePrimaryRegion": {true, updatePrimaryRegion},
+
+		"TagResource":      {true, tagResource},
+		"UntagResource":    {true, untagResource},
+		"ListResourceTags": {false, listResourceTags},
 	}
 }
 
@@ -162,7 +183,7 @@ func (c *call) findKey(st *state, name string, aliases bool) (ref keyRef, err er
 
 // authorizeKey asks the policies; crosses tells whether the operation works on
 // another account's key.
-func (c *call) authorizeKey(ref keyRef, operation string, crosses bool, more func(policy.Context)) error {
+func (c *call) authorizeKey(ref keyRef, operation string, crosses bool, more func(policy.Context), opts ...func(*target)) error {
 	t := target{
 		action: "kms:" + operation, resource: ref.arn, account: ref.account, crosses: crosses,
 		policy: &policy.ResourcePolicy{Named: policy.Named{Doc: &policy.Document{Kind: policy.Key}}},
@@ -180,7 +201,10 @@ func (c *call) authorizeKey(ref keyRef, operation string, crosses bool, more fun
 		},
 	}
 	if ref.key != nil {
-		t.policy = ref.key.Policy.resource("default")
+		t.policy, t.tags = ref.key.Policy.resource("default"), ref.key.Tags
+	}
+	for _, o := range opts {
+		o(&t)
 	}
 	if text := c.refusal(t); text != "" {
 		return kmsFail("AccessDeniedException", "%s", text)
@@ -197,18 +221,24 @@ func (k *key) conditions(ctx policy.Context) {
 	ctx.Set("kms:KeyUsage", k.Usage)
 	ctx.Set("kms:CustomerMasterKeyUsage", k.Usage)
 	ctx.Set("kms:KeyOrigin", "AWS_KMS")
-	ctx.Set("kms:MultiRegion", "false")
+	ctx.Set("kms:MultiRegion", boolText(k.Primary != ""))
+	if k.Primary != "" {
+		ctx.Set("kms:MultiRegionKeyType", k.multiRegionType())
+	}
 }
 
 // authorizeIAM asks the caller's own policies only, for operations without a
 // key.
-func (c *call) authorizeIAM(operation string, more func(policy.Context)) error {
+func (c *call) authorizeIAM(operation string, more func(policy.Context), opts ...func(*target)) error {
 	t := target{action: "kms:" + operation, resource: "*", account: c.caller.Account, context: func(ctx policy.Context) {
 		ctx.Set("kms:CallerAccount", c.caller.Account)
 		if more != nil {
 			more(ctx)
 		}
 	}}
+	for _, o := range opts {
+		o(&t)
+	}
 	if text := c.refusal(t); text != "" {
 		return kmsFail("AccessDeniedException", "%s", text)
 	}
@@ -217,17 +247,31 @@ func (c *call) authorizeIAM(operation string, more func(policy.Context)) error {
 
 // manage finds and authorises a key for a management operation, which works in
 // the key's own account only.
-func (c *call) manage(st *state, name, operation string) (*key, error) {
+func (c *call) manage(st *state, name, operation string, opts ...func(*target)) (*key, error) {
 	ref, err := c.findKey(st, name, false)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.authorizeKey(ref, operation, false, nil); err != nil {
+	if err := c.authorizeKey(ref, operation, false, nil, opts...); err != nil {
 		return nil, err
 	}
 	return ref.key, nil
 }
 
 func pendingDeletion(k *key) error {
+	if k.State == statePendingReplicaDeletion {
+		return kmsFail("KMSInvalidStateException", "%s is pending replica deletion.", k.ARN)
+	}
 	return kmsFail("KMSInvalidStateException", "%s is pending deletion.", k.ARN)
+}
+
+// usable checks that a key is Enabled.
+func (k *key) usable() error {
+	if k.State == stateDisabled {
+		return kmsFail("DisabledException", "%s is disabled.", k.ARN)
+	}
+	if k.pending() {
+		return pendingDeletion(k)
+	}
+	return nil
 }

@@ -271,10 +271,10 @@ func TestKeysOfAnotherType(t *testing.T) {
 	want(t, err, "ValidationException", "You must specify a KeyUsage value")
 	_, err = c.kms.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: types.KeySpecEccNistP256, KeyUsage: types.KeyUsageTypeEncryptDecrypt})
 	want(t, err, "ValidationException", "not compatible")
-	_, err = c.kms.CreateKey(t.Context(), &kms.CreateKeyInput{MultiRegion: aws.Bool(true)})
-	want(t, err, "UnsupportedOperationException", "multi-Region")
-	_, err = c.kms.GenerateDataKey(t.Context(), &kms.GenerateDataKeyInput{KeyId: aws.String("x"), KeySpec: types.DataKeySpecAes256})
-	want(t, err, "UnsupportedOperationException", "does not implement kms:GenerateDataKey")
+	_, err = c.kms.CreateKey(t.Context(), &kms.CreateKeyInput{Origin: types.OriginTypeExternal})
+	want(t, err, "UnsupportedOperationException", "EXTERNAL")
+	_, err = c.kms.GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: aws.String("x"), Message: []byte("x"), MacAlgorithm: types.MacAlgorithmSpecHmacSha256})
+	want(t, err, "UnsupportedOperationException", "does not implement kms:GenerateMac")
 }
 
 func TestAliases(t *testing.T) {

@@ -14,6 +14,7 @@ type alias struct {
 	ARN     string    `json:"arn"`
 	KeyARN  string    `json:"keyArn"`
 	Created time.Time `json:"created"`
+	Updated time.Time `json:"updated,omitzero"`
 }
 
 var aliasForm = regexp.MustCompile(`^alias/[A-Za-z0-9/_-]{1,250}$`)
@@ -71,12 +72,20 @@ func createAlias(c *call, st *state, body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if k.State == statePendingDeletion {
+	if k.pending() {
 		return nil, pendingDeletion(k)
 	}
 	if a := st.Aliases[arn]; a != nil && !st.Keys[a.KeyARN].gone(c.now) {
 		return nil, kmsFail("AlreadyExistsException", "An alias with the name %s already exists", arn)
 	}
+	if err := st.roomForAlias(k); err != nil {
+		return nil, err
+	}
+	st.Aliases[arn] = &alias{ARN: arn, KeyARN: k.ARN, Created: c.now.UTC()}
+	return nil, nil
+}
+
+func (st *state) roomForAlias(k *key) error {
 	n := 0
 	for _, a := range st.Aliases {
 		if a.KeyARN == k.ARN {
@@ -84,10 +93,58 @@ func createAlias(c *call, st *state, body []byte) (any, error) {
 		}
 	}
 	if n >= maxAliasesPerKey {
-		return nil, kmsFail("LimitExceededException", "A key has at most %d aliases", maxAliasesPerKey)
+		return kmsFail("LimitExceededException", "A key has at most %d aliases", maxAliasesPerKey)
 	}
-	st.Aliases[arn] = &alias{ARN: arn, KeyARN: k.ARN, Created: c.now.UTC()}
+	return nil
+}
+
+// updateAlias points an alias to another key of the same type and usage. It
+// needs a permission on the alias and on both keys.
+func updateAlias(c *call, st *state, body []byte) (any, error) {
+	var in struct{ AliasName, TargetKeyId string } //nolint:revive // AWS's names
+	if err := decode(body, &in); err != nil {
+		return nil, err
+	}
+	if err := checkAliasName(in.AliasName); err != nil {
+		return nil, err
+	}
+	arn := aliasARN(c.region, c.caller.Account, in.AliasName)
+	if err := c.authorizeAlias("UpdateAlias", arn); err != nil {
+		return nil, err
+	}
+	a := st.Aliases[arn]
+	if a == nil || st.Keys[a.KeyARN].gone(c.now) {
+		return nil, kmsFail("NotFoundException", "Alias %s is not found.", arn)
+	}
+	old, err := c.manage(st, a.KeyARN, "UpdateAlias")
+	if err != nil {
+		return nil, err
+	}
+	k, err := c.manage(st, in.TargetKeyId, "UpdateAlias")
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case k.pending():
+		return nil, pendingDeletion(k)
+	case algorithmFamily(k.Spec) != algorithmFamily(old.Spec) || k.Usage != old.Usage:
+		return nil, invalid("Alias %s can only be updated to a key of the same type and usage as %s", arn, old.ARN)
+	case k != old:
+		if err := st.roomForAlias(k); err != nil {
+			return nil, err
+		}
+	}
+	a.KeyARN, a.Updated = k.ARN, c.now.UTC()
 	return nil, nil
+}
+
+// algorithmFamily tells symmetric, HMAC and asymmetric keys apart.
+func algorithmFamily(spec string) string {
+	switch family, _, _ := strings.Cut(spec, "_"); family {
+	case "SYMMETRIC", "HMAC":
+		return family
+	}
+	return "asymmetric"
 }
 
 func deleteAlias(c *call, st *state, body []byte) (any, error) {
@@ -151,7 +208,11 @@ func listAliases(c *call, st *state, body []byte) (any, error) {
 		name, own := strings.CutPrefix(arn, prefix)
 		k := st.Keys[a.KeyARN]
 		if own && name > in.Marker && k != nil && !k.gone(c.now) && (only == "" || a.KeyARN == only) {
-			list = append(list, entry{name, arn, k.ID, epoch(a.Created), epoch(a.Created)})
+			updated := a.Created
+			if !a.Updated.IsZero() {
+				updated = a.Updated
+			}
+			list = append(list, entry{name, arn, k.ID, epoch(a.Created), epoch(updated)})
 		}
 	}
 	slices.SortFunc(list, func(a, b entry) int { return strings.Compare(a.AliasName, b.AliasName) })

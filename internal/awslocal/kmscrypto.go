@@ -63,28 +63,40 @@ func (in *cryptoInput) conditions(ctx policy.Context) {
 	}
 }
 
-// use finds and authorises a key for a cryptographic operation and checks its
-// state and kind, in this order: who may not use a key learns nothing of it.
+// use authorises a key for a cryptographic operation and checks its state and
+// kind, in this order: who may not use a key learns nothing of it.
 func (c *call) use(ref keyRef, in *cryptoInput, operation string) (*key, error) {
 	if err := c.authorizeKey(ref, operation, true, in.conditions); err != nil {
 		return nil, err
 	}
-	k := ref.key
-	switch {
-	case k.State == stateDisabled:
-		return nil, kmsFail("DisabledException", "%s is disabled.", k.ARN)
-	case k.State == statePendingDeletion:
-		return nil, pendingDeletion(k)
-	case k.Usage != usageEncrypt:
-		return nil, kmsFail("InvalidKeyUsageException", "%s key usage is %s which is not valid for %s.", k.ARN, k.Usage, operation)
-	case !slices.Contains(algorithmsOf(k.Spec, k.Usage), in.EncryptionAlgorithm):
-		return nil, kmsFail("InvalidKeyUsageException", "Algorithm %s is incompatible with key spec %s.", in.EncryptionAlgorithm, k.Spec)
-	case k.Spec != specSymmetric:
-		return nil, kmsFail("UnsupportedOperationException", "The local AWS does not implement %s with asymmetric keys", operation)
-	case in.DryRun:
-		return nil, kmsFail("DryRunOperationException", "The request would have succeeded, but the DryRun option is set.")
+	if err := in.suits(ref.key, operation); err != nil {
+		return nil, err
 	}
-	return k, nil
+	return ref.key, in.dryRun()
+}
+
+// suits checks a key's state and kind.
+func (in *cryptoInput) suits(k *key, operation string) error {
+	if err := k.usable(); err != nil {
+		return err
+	}
+	switch {
+	case k.Usage != usageEncrypt:
+		return kmsFail("InvalidKeyUsageException", "%s key usage is %s which is not valid for %s.", k.ARN, k.Usage, operation)
+	case !slices.Contains(algorithmsOf(k.Spec, k.Usage), in.EncryptionAlgorithm):
+		return kmsFail("InvalidKeyUsageException", "Algorithm %s is incompatible with key spec %s.", in.EncryptionAlgorithm, k.Spec)
+	case k.Spec != specSymmetric:
+		return kmsFail("UnsupportedOperationException", "The local AWS does not implement %s with asymmetric keys", operation)
+	}
+	return nil
+}
+
+// dryRun ends a dry run that would have succeeded.
+func (in *cryptoInput) dryRun() error {
+	if in.DryRun {
+		return kmsFail("DryRunOperationException", "The request would have succeeded, but the DryRun option is set.")
+	}
+	return nil
 }
 
 func encrypt(c *call, st *state, body []byte) (any, error) {
@@ -122,7 +134,7 @@ func checkLength(name string, n, most int) error {
 		return invalid("1 validation error detected: Value at '%s' failed to satisfy constraint: Member must have length greater than or equal to 1", name)
 	}
 	if n > most {
-		return invalid("1 validation error detected: Value at '%s' failed to satisfy constraint: Member must have length less than or equal to %d", name, most)
+		return tooLong(name, most)
 	}
 	return nil
 }
@@ -158,7 +170,7 @@ func decrypt(c *call, st *state, body []byte) (any, error) {
 	}
 	defer clear(plain)
 	answer, err := json.Marshal(map[string]any{
-		"Plaintext": plain, "KeyId": k.ARN, "EncryptionAlgorithm": specSymmetric, "KeyMaterialId": k.MaterialID,
+		"Plaintext": plain, "KeyId": k.ARN, "EncryptionAlgorithm": specSymmetric, "KeyMaterialId": materialOf(in.CiphertextBlob),
 	})
 	return json.RawMessage(answer), err
 }
@@ -227,15 +239,19 @@ func (k *key) open(raw []byte, context map[string]string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.arn != k.ARN {
+	if !k.madeBlobOf(b.arn) {
 		return nil, kmsFail("IncorrectKeyException", "The key ID in the request does not identify a CMK that can perform this operation.")
 	}
-	gcm, err := newGCM(k.Material)
+	material := k.material(b.material)
+	if material == nil {
+		return nil, invalidCiphertext()
+	}
+	gcm, err := newGCM(material)
 	if err != nil {
 		return nil, err
 	}
 	n := gcm.NonceSize()
-	if b.material != k.MaterialID || len(b.rest) < n {
+	if len(b.rest) < n {
 		return nil, invalidCiphertext()
 	}
 	plain, err := gcm.Open(nil, b.rest[:n], b.rest[n:], authenticated(b.head, context))
@@ -243,6 +259,28 @@ func (k *key) open(raw []byte, context map[string]string) ([]byte, error) {
 		return nil, invalidCiphertext()
 	}
 	return plain, nil
+}
+
+// materialOf gives the material id in a blob that was opened before.
+func materialOf(raw []byte) string {
+	b, err := parseBlob(raw)
+	if err != nil {
+		return ""
+	}
+	return b.material
+}
+
+// material finds the current or an older material by its id.
+func (k *key) material(id string) []byte {
+	if id == k.MaterialID {
+		return k.Material
+	}
+	for _, m := range k.Older {
+		if m.ID == id {
+			return m.Material
+		}
+	}
+	return nil
 }
 
 // authenticated is the associated data: the blob's head, then the pairs of the

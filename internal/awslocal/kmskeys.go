@@ -40,16 +40,20 @@ type keyMetadata struct {
 	MultiRegion           bool
 	DeletionDate          float64 `json:",omitempty"`
 	CurrentKeyMaterialID  string  `json:"CurrentKeyMaterialId,omitempty"`
+
+	MultiRegionConfiguration    *multiRegionConfiguration `json:",omitempty"`
+	PendingDeletionWindowInDays int                       `json:",omitempty"`
 }
 
 func epoch(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
-func (k *key) metadata() keyMetadata {
+func (k *key) metadata(st *state, now time.Time) keyMetadata {
 	m := keyMetadata{
 		AWSAccountID: k.Account, KeyID: k.ID, Arn: k.ARN, CreationDate: epoch(k.Created),
 		Enabled: k.State == stateEnabled, Description: k.Description, KeyUsage: k.Usage, KeyState: k.State,
 		Origin: "AWS_KMS", KeyManager: "CUSTOMER", KeySpec: k.Spec, CustomerMasterKeySpec: k.Spec,
-		CurrentKeyMaterialID: k.MaterialID,
+		CurrentKeyMaterialID: k.MaterialID, MultiRegion: k.Primary != "", MultiRegionConfiguration: k.regions(st, now),
+		PendingDeletionWindowInDays: k.WindowDays,
 	}
 	if k.State == statePendingDeletion {
 		m.DeletionDate = epoch(k.Deletion)
@@ -105,7 +109,7 @@ type createKeyInput struct {
 	CustomerMasterKeySpec          string
 	Origin                         string
 	MultiRegion                    bool
-	Tags                           []any
+	Tags                           []kmsTag
 	BypassPolicyLockoutSafetyCheck bool
 }
 
@@ -129,12 +133,8 @@ func (in *createKeyInput) check() error {
 		return invalid("KeyUsage %.100s is not compatible with KeySpec %s", in.KeyUsage, in.KeySpec)
 	case in.Origin != "" && in.Origin != "AWS_KMS":
 		return kmsFail("UnsupportedOperationException", "The local AWS has no keys of origin %.100q", in.Origin)
-	case in.MultiRegion:
-		return kmsFail("UnsupportedOperationException", "The local AWS has no multi-Region keys")
-	case len(in.Tags) > 0:
-		return kmsFail("UnsupportedOperationException", "The local AWS has no tags on keys")
 	case len(in.Description) > maxDescription:
-		return invalid("1 validation error detected: Value at 'description' failed to satisfy constraint: Member must have length less than or equal to %d", maxDescription)
+		return tooLong("description", maxDescription)
 	}
 	return nil
 }
@@ -147,15 +147,19 @@ func createKey(c *call, st *state, body []byte) (any, error) {
 	if err := in.check(); err != nil {
 		return nil, err
 	}
-	id := newRequestID()
-	k := &key{
-		ARN: keyARN(c.region, c.caller.Account, id), Account: c.caller.Account, Region: c.region, ID: id,
-		Description: in.Description, Spec: in.KeySpec, Usage: in.KeyUsage, State: stateEnabled, Created: c.now.UTC(),
+	tags, err := tagsFromKMS(in.Tags)
+	if err != nil {
+		return nil, err
 	}
-	if err := c.authorizeIAM("CreateKey", func(ctx policy.Context) {
-		k.conditions(ctx)
-		ctx.Set("kms:BypassPolicyLockoutSafetyCheck", boolText(in.BypassPolicyLockoutSafetyCheck))
-	}); err != nil {
+	id, primary := newRequestID(), ""
+	if in.MultiRegion {
+		id, primary = "mrk-"+strings.ReplaceAll(id, "-", ""), c.region
+	}
+	k := &key{
+		ARN: keyARN(c.region, c.caller.Account, id), Account: c.caller.Account, Region: c.region, ID: id, Primary: primary,
+		Description: in.Description, Spec: in.KeySpec, Usage: in.KeyUsage, State: stateEnabled, Created: c.now.UTC(), Tags: asMap(tags),
+	}
+	if err := c.authorizeCreate(k, tags, in.BypassPolicyLockoutSafetyCheck); err != nil {
 		return nil, err
 	}
 	text := defaultKeyPolicy(k.Account)
@@ -174,7 +178,49 @@ func createKey(c *call, st *state, body []byte) (any, error) {
 	}
 	c.entry.KeyARN = k.ARN
 	st.Keys[k.ARN] = k
-	return map[string]any{"KeyMetadata": k.metadata()}, nil
+	return map[string]any{"KeyMetadata": k.metadata(st, c.now)}, nil
+}
+
+// authorizeCreate asks the caller's own policies whether a key may be made; its
+// tags need a permission of their own.
+func (c *call) authorizeCreate(k *key, tags []tag, bypass bool) error {
+	inRegion := func(ctx policy.Context) {
+		k.conditions(ctx)
+		ctx.Set("kms:BypassPolicyLockoutSafetyCheck", boolText(bypass))
+		ctx.Set("aws:RequestedRegion", k.Region)
+	}
+	if len(tags) > 0 {
+		if err := c.authorizeIAM("TagResource", inRegion, requestTags(tags)); err != nil {
+			return err
+		}
+	}
+	return c.authorizeIAM("CreateKey", inRegion, requestTags(tags))
+}
+
+func updateKeyDescription(c *call, st *state, body []byte) (any, error) {
+	var in struct {
+		keyIDInput
+		Description string
+	}
+	if err := decode(body, &in); err != nil {
+		return nil, err
+	}
+	if len(in.Description) > maxDescription {
+		return nil, tooLong("description", maxDescription)
+	}
+	k, err := c.manage(st, in.KeyID, "UpdateKeyDescription")
+	if err != nil {
+		return nil, err
+	}
+	if k.pending() {
+		return nil, pendingDeletion(k)
+	}
+	k.Description = in.Description
+	return nil, nil
+}
+
+func tooLong(name string, most int) error {
+	return invalid("1 validation error detected: Value at '%s' failed to satisfy constraint: Member must have length less than or equal to %d", name, most)
 }
 
 // dropGoneKeys forgets the keys whose waiting period is over, with their
@@ -183,6 +229,9 @@ func (st *state) dropGoneKeys(now time.Time) {
 	for arn, k := range st.Keys {
 		if k.gone(now) {
 			clear(k.Material)
+			for _, m := range k.Older {
+				clear(m.Material)
+			}
 			delete(st.Keys, arn)
 		}
 	}
@@ -228,7 +277,7 @@ func describeKey(c *call, st *state, body []byte) (any, error) {
 	if err := c.authorizeKey(ref, "DescribeKey", true, nil); err != nil {
 		return nil, err
 	}
-	return map[string]any{"KeyMetadata": ref.key.metadata()}, nil
+	return map[string]any{"KeyMetadata": ref.key.metadata(st, c.now)}, nil
 }
 
 func noGrants(tokens []string) error {
@@ -297,7 +346,7 @@ func (c *call) setState(st *state, body []byte, operation, to string) error {
 	if err != nil {
 		return err
 	}
-	if k.State == statePendingDeletion {
+	if k.pending() {
 		return pendingDeletion(k)
 	}
 	k.State = to
@@ -328,8 +377,12 @@ func scheduleKeyDeletion(c *call, st *state, body []byte) (any, error) {
 		return nil, err
 	}
 	k := ref.key
-	if k.State == statePendingDeletion {
+	if k.pending() {
 		return nil, pendingDeletion(k)
+	}
+	if k.Primary == k.Region && len(st.replicas(k, c.now)) > 0 {
+		k.State, k.WindowDays = statePendingReplicaDeletion, days
+		return map[string]any{"KeyId": k.ARN, "KeyState": k.State, "PendingWindowInDays": days}, nil
 	}
 	k.State, k.Deletion = statePendingDeletion, c.now.UTC().Add(time.Duration(days)*24*time.Hour)
 	return map[string]any{"KeyId": k.ARN, "DeletionDate": epoch(k.Deletion), "KeyState": k.State, "PendingWindowInDays": days}, nil
@@ -344,9 +397,9 @@ func cancelKeyDeletion(c *call, st *state, body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if k.State != statePendingDeletion {
+	if !k.pending() {
 		return nil, kmsFail("KMSInvalidStateException", "%s is not pending deletion.", k.ARN)
 	}
-	k.State, k.Deletion = stateDisabled, time.Time{}
+	k.State, k.Deletion, k.WindowDays = stateDisabled, time.Time{}, 0
 	return map[string]any{"KeyId": k.ARN}, nil
 }

@@ -28,6 +28,7 @@ type state struct {
 
 	accessKeys    map[string]*accessKeyOwner
 	administrator *managedPolicy
+	due           time.Time // when settle has something to do; zero for never
 }
 
 type account struct {
@@ -88,9 +89,10 @@ type boundPolicy struct {
 
 // Key states that a key of the local AWS can be in.
 const (
-	stateEnabled         = "Enabled"
-	stateDisabled        = "Disabled"
-	statePendingDeletion = "PendingDeletion"
+	stateEnabled                = "Enabled"
+	stateDisabled               = "Disabled"
+	statePendingDeletion        = "PendingDeletion"
+	statePendingReplicaDeletion = "PendingReplicaDeletion"
 )
 
 type key struct {
@@ -104,9 +106,35 @@ type key struct {
 	State       string      `json:"state"`
 	Created     time.Time   `json:"created"`
 	Deletion    time.Time   `json:"deletion,omitzero"`
+	WindowDays  int         `json:"pendingWindowDays,omitempty"` // in PendingReplicaDeletion only
 	MaterialID  string      `json:"materialId,omitempty"`
 	Material    []byte      `json:"material,omitempty"` // 32 bytes, symmetric keys only
 	Policy      boundPolicy `json:"policy"`
+	// Rotated and RotationType tell when and how the current material came; both
+	// are empty for a key's first one. Older are the materials before it.
+	Rotated      time.Time         `json:"rotated,omitzero"`
+	RotationType string            `json:"rotationType,omitempty"`
+	Older        []keyMaterial     `json:"olderMaterials,omitempty"`
+	Rotation     *rotationSchedule `json:"rotation,omitempty"` // of a multi-Region key: the primary's
+	// Primary is the Region of a multi-Region key's primary; "" for other keys.
+	Primary string            `json:"primaryRegion,omitempty"`
+	Tags    map[string]string `json:"tags,omitempty"`
+}
+
+// keyMaterial is a material that was in use before; it still decrypts.
+type keyMaterial struct {
+	ID           string    `json:"id"`
+	Material     []byte    `json:"material"`
+	Rotated      time.Time `json:"rotated,omitzero"`
+	RotationType string    `json:"rotationType,omitempty"`
+}
+
+// rotationSchedule is a key's automatic rotation. The period outlives switching
+// it off.
+type rotationSchedule struct {
+	Enabled bool      `json:"enabled"`
+	Days    int       `json:"days"`
+	Next    time.Time `json:"next,omitzero"`
 }
 
 // gone tells whether a key's waiting period is over; no key is gone too.
@@ -115,6 +143,11 @@ func (k *key) gone(now time.Time) bool {
 		return true
 	}
 	return k.State == statePendingDeletion && !now.Before(k.Deletion)
+}
+
+// pending tells whether a key waits for its deletion.
+func (k *key) pending() bool {
+	return k.State == statePendingDeletion || k.State == statePendingReplicaDeletion
 }
 
 // index parses the policies and indexes the access keys.
@@ -147,6 +180,7 @@ func (st *state) index() error {
 			return fmt.Errorf("key %s: %w", k.ARN, err)
 		}
 	}
+	st.due = st.nextDue()
 	return nil
 }
 

@@ -98,6 +98,7 @@ func (s *store) change(f func(*state) error) error {
 	if err := f(s.state); err != nil {
 		return err
 	}
+	s.state.due = s.state.nextDue()
 	err := s.save()
 	if err == nil {
 		return nil
@@ -108,6 +109,20 @@ func (s *store) change(f func(*state) error) error {
 	}
 	s.state = before
 	return err
+}
+
+// settle does what time has brought by now: see state.settle.
+func (s *store) settle(now time.Time) error {
+	s.mu.RLock()
+	due := s.state.due
+	s.mu.RUnlock()
+	if due.IsZero() || now.Before(due) {
+		return nil
+	}
+	return s.change(func(st *state) error {
+		st.settle(now)
+		return nil
+	})
 }
 
 func (s *store) save() error {
