@@ -176,7 +176,7 @@ func (a *Agent) buried(d agentlink.Desired) []keys.NodeID {
 		_, supervised := a.nodes[t.Node]
 		a.mu.Unlock()
 		_, err := os.Stat(a.dir.node(t.Node))
-		if !supervised && os.IsNotExist(err) && !(t.DestroyKeys && a.vault.holds(t.Node)) {
+		if !supervised && os.IsNotExist(err) && (!t.DestroyKeys || !a.vault.holds(t.Node)) {
 			out = append(out, t.Node)
 		}
 	}

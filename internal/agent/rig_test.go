@@ -162,12 +162,3 @@ func (r *rig) record(id keys.NodeID) record {
 	}
 	return rec
 }
-
-func (r *rig) verdict() custody.Verdict {
-	for _, c := range r.last().Custody {
-		if c.Project == r.project {
-			return c.State.Verdict
-		}
-	}
-	return ""
-}

@@ -160,7 +160,7 @@ type Node struct {
 type DatabaseUser struct {
 	Database string         `json:"database"`
 	Username string         `json:"username"`
-	Password string         `json:"password,omitempty"` //nolint:gosec // travels inside mutual TLS only
+	Password string         `json:"password,omitempty"`
 	Roles    []DatabaseRole `json:"roles"`
 	// Clusters limits the user to some clusters; empty means all.
 	Clusters []keys.ClusterID `json:"clusters,omitempty"`

@@ -24,7 +24,7 @@ type apiKeyBody struct {
 	Description string `json:"desc"`
 	PublicKey   string `json:"publicKey"`
 	// PrivateKey is shown once, when the key is made, and redacted ever after.
-	PrivateKey string    `json:"privateKey"` //nolint:gosec // the answer that hands it out
+	PrivateKey string    `json:"privateKey"`
 	Roles      []keyRole `json:"roles"`
 	Links      []link    `json:"links"`
 }

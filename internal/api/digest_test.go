@@ -66,7 +66,7 @@ func TestTheChallengeIsInTheOneFormThatClientsTake(t *testing.T) {
 			t.Errorf("challenge %q", c)
 		}
 	}
-	if a.challenge(false) == a.challenge(false) {
+	if first, second := a.challenge(false), a.challenge(false); first == second {
 		t.Error("two challenges with the same nonce")
 	}
 }

@@ -121,7 +121,7 @@ func TestEveryRouteIsTouched(t *testing.T) {
 // Every line that is served as v1.0 too answers there.
 func TestTheLegacyPrefixAnswers(t *testing.T) {
 	r := newRig(t)
-	r.World.Project("Other")
+	r.Project("Other")
 	for _, path := range []string{"", "/orgs", "/groups", "/groups/{G}", "/groups/{G}/events", "/groups/{G}/encryptionAtRest", "/groups/{G}/cloudProviderAccess", "/groups/{G}/databaseUsers", "/groups/{G}/accessList", "/groups/{G}/settings", "/groups/{G}/clusters"} {
 		a := r.ok(200, "GET", "", "/api/atlas/v1.0"+path, "")
 		if a.header.Get("Content-Type") != "application/json" || strings.Contains(a.raw, "/api/atlas/v2") {

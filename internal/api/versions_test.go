@@ -84,7 +84,7 @@ func TestOtherMethodsAndPaths(t *testing.T) {
 	r.refused(404, "EVENT_NOT_FOUND", "GET", current, "/groups/{G}/events/000000000000000000000000", "")
 	r.refused(404, "GROUP_NAME_NOT_FOUND", "GET", current, "/groups/byName/Nobody", "")
 	// A project may have the name of a collection.
-	p := r.World.Project("clusters")
+	p := r.Project("clusters")
 	if a := r.ok(200, "GET", current, "/groups/byName/clusters", ""); a.body["id"] != string(p.ID) {
 		t.Errorf("%s", a.raw)
 	}
@@ -115,7 +115,7 @@ func (a answer) link(rel string) string {
 func TestListsComeInPages(t *testing.T) {
 	r := newRig(t)
 	for _, name := range []string{"B", "C", "D", "E"} {
-		r.World.Project(name)
+		r.Project(name)
 	}
 	all := r.ok(200, "GET", current, "/groups", "")
 	if len(all.results()) != 5 || all.body["totalCount"] != json.Number("5") || all.link("next") != "" || all.link("previous") != "" || !strings.Contains(all.link("self"), "pageNum=1") {
