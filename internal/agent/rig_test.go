@@ -14,7 +14,6 @@ import (
 
 	"github.com/keywright/keywright/internal/agent/driver"
 	"github.com/keywright/keywright/internal/agentlink"
-	"github.com/keywright/keywright/internal/custody"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kms"
 	"github.com/keywright/keywright/internal/kms/kmstest"
