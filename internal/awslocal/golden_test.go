@@ -58,7 +58,7 @@ func fillIn(v reflect.Value, name string) {
 		v.SetString("the " + name)
 	case reflect.Bool:
 		v.SetBool(true)
-	case reflect.Int:
+	case reflect.Int, reflect.Int64:
 		v.SetInt(1)
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
