@@ -149,7 +149,7 @@ func explainTarget(inner *request) (*explainable, error) {
 	case "distinct":
 		return explainFilter(inner, p.doc("query"), "", p)
 	case "findAndModify":
-		m, err := parseModification(p)
+		m, err := parseModification(p, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -159,7 +159,8 @@ func explainTarget(inner *request) (*explainable, error) {
 		}
 		return m.explainable(inner.collection(p), true, wrap), p.err
 	case "update":
-		return explainStatement(inner, "updates", parseUpdate, func(st *updateStatement) (*target, bool) { return st.target, !st.multi }, "UPDATE")
+		parse := func(doc bson.Raw) (*updateStatement, error) { return parseUpdate(doc, nil) }
+		return explainStatement(inner, "updates", parse, func(st *updateStatement) (*target, bool) { return st.target, !st.multi }, "UPDATE")
 	default:
 		return explainStatement(inner, "deletes", parseDelete, func(st *deleteStatement) (*target, bool) { return st.target, !st.multi }, "DELETE")
 	}

@@ -19,7 +19,9 @@ type modification struct {
 	shown         *query.Projection
 }
 
-func parseModification(p *params) (*modification, error) {
+// parseModification reads a findAndModify; ts fills in the empty timestamps of a
+// replacement, if it is not nil.
+func parseModification(p *params, ts *stamps) (*modification, error) {
 	m := &modification{remove: p.boolean("remove", false), after: p.boolean("new", false)}
 	m.upsert = p.boolean("upsert", false)
 	filter, sort, hint, fields := p.doc("query"), p.doc("sort"), p.hint(), p.doc("fields")
@@ -37,6 +39,9 @@ func parseModification(p *params) (*modification, error) {
 	}
 	var err error
 	if hasUpdate {
+		if ts != nil && !p.boolean("bypassEmptyTsReplacement", false) {
+			u = ts.fillReplacement(u)
+		}
 		if m.change, err = update.ParseUpdate(u); err != nil {
 			return nil, err
 		}
@@ -51,7 +56,7 @@ func parseModification(p *params) (*modification, error) {
 func findAndModify(ctx context.Context, s *Server, req *request, user *auth.User) (*builder, error) {
 	p := req.params()
 	coll := req.collection(p)
-	m, err := parseModification(p)
+	m, err := parseModification(p, &s.stamps)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +101,7 @@ func (wr *write) modify(tx *replication.Tx, m *modification) (bson.Raw, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := tx.Insert(wr.coll, fresh); err != nil {
+		if err := wr.insert(tx, fresh); err != nil {
 			return nil, err
 		}
 		last.int32("n", 1).boolean("updatedExisting", false).value("upserted", fresh.Lookup("_id"))
@@ -120,7 +125,7 @@ func (wr *write) modify(tx *replication.Tx, m *modification) (bson.Raw, error) {
 			return nil, err
 		}
 		if changed {
-			if err := tx.Replace(wr.coll, idKey, out); err != nil {
+			if err := wr.replace(tx, idKey, out); err != nil {
 				return nil, err
 			}
 		}

@@ -15,7 +15,7 @@ func insert(ctx context.Context, s *Server, req *request, user *auth.User) (*bui
 	p := req.params()
 	coll := req.collection(p)
 	docs := req.sequence(p, "documents")
-	ordered := p.boolean("ordered", true)
+	ordered, bypass := p.boolean("ordered", true), p.boolean("bypassEmptyTsReplacement", false)
 	if p.err != nil {
 		return nil, p.err
 	}
@@ -34,7 +34,7 @@ func insert(ctx context.Context, s *Server, req *request, user *auth.User) (*bui
 			if err := wr.ctx.Err(); err != nil {
 				return err
 			}
-			err := wr.insertOne(i, doc)
+			err := wr.insertOne(i, doc, bypass)
 			if err == nil {
 				n++
 				continue
@@ -53,13 +53,16 @@ func insert(ctx context.Context, s *Server, req *request, user *auth.User) (*bui
 	return wr.addErrors(wr.reply(n)), nil
 }
 
-func (wr *write) insertOne(i int, doc bson.Raw) error {
+func (wr *write) insertOne(i int, doc bson.Raw, bypass bool) error {
 	ready, err := withID(doc)
 	if err != nil {
 		return err
 	}
+	if !bypass {
+		ready = wr.server.stamps.fill(ready)
+	}
 	_, _, err = wr.w.Do(wr.req.statement(i), func(tx *replication.Tx) (bson.Raw, error) {
-		return nil, tx.Insert(wr.coll, ready)
+		return nil, wr.insert(tx, ready)
 	})
 	return err
 }

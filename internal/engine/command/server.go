@@ -65,6 +65,7 @@ type Server struct {
 	process  bson.ObjectID // identifies this run in topology versions
 	started  time.Time
 	counters counters
+	stamps   stamps
 
 	// userChanges makes changes of users one after another, so that the first
 	// user is made once.

@@ -20,7 +20,9 @@ type updateStatement struct {
 	multi, upsert bool
 }
 
-func parseUpdate(doc bson.Raw) (*updateStatement, error) {
+// parseUpdate reads a statement; ts fills in the empty timestamps of a
+// replacement, if it is not nil.
+func parseUpdate(doc bson.Raw, ts *stamps) (*updateStatement, error) {
 	p := subParams("update.updates", doc, "q", "u", "c", "multi", "upsert", "hint", "collation", "arrayFilters")
 	p.need("q")
 	p.need("u")
@@ -33,6 +35,9 @@ func parseUpdate(doc bson.Raw) (*updateStatement, error) {
 		return nil, p.err
 	}
 	u, _ := p.value("u")
+	if ts != nil {
+		u = ts.fillReplacement(u)
+	}
 	var err error
 	if st.change, err = update.ParseUpdate(u); err != nil {
 		return nil, err
@@ -61,11 +66,15 @@ func updateDocuments(ctx context.Context, s *Server, req *request, user *auth.Us
 	coll := req.collection(p)
 	docs := req.sequence(p, "updates")
 	ordered := p.boolean("ordered", true)
+	ts := &s.stamps
+	if p.boolean("bypassEmptyTsReplacement", false) {
+		ts = nil
+	}
 	p.refuseDoc("let")
 	if p.err != nil {
 		return nil, p.err
 	}
-	statements, err := parseStatements(req, "update", docs, parseUpdate)
+	statements, err := parseStatements(req, "update", docs, func(doc bson.Raw) (*updateStatement, error) { return parseUpdate(doc, ts) })
 	if err != nil {
 		return nil, err
 	}
@@ -115,6 +124,9 @@ func parseStatements[T multiStatement](req *request, name string, docs []bson.Ra
 	}
 	out := make([]statement[T], len(docs))
 	for i, doc := range docs {
+		if len(doc) > maxCommandSize { // a sequence is bounded by its message only
+			return nil, mongoerr.Of(mongoerr.BSONObjectTooLarge, "BSONObj size: %d is invalid. Size must be at most %d", len(doc), maxCommandSize)
+		}
 		out[i].do, out[i].err = parse(doc)
 		for _, code := range []int32{mongoerr.UnknownField, 40414, mongoerr.TypeMismatch} {
 			if mongoerr.HasCode(out[i].err, code) {
@@ -175,7 +187,7 @@ func (wr *write) updateMany(stmt int32, st *updateStatement) (updated, error) {
 		if err != nil || !changed {
 			return updated{matched: 1}, err
 		}
-		return updated{matched: 1, modified: 1}, tx.Replace(wr.coll, idKey, out)
+		return updated{matched: 1, modified: 1}, wr.replace(tx, idKey, out)
 	})
 }
 
@@ -218,13 +230,13 @@ func (wr *write) updateIn(tx *replication.Tx, st *updateStatement) (updated, err
 		if err != nil {
 			return updated{}, err
 		}
-		return updated{upserted: fresh.Lookup("_id")}, tx.Insert(wr.coll, fresh)
+		return updated{upserted: fresh.Lookup("_id")}, wr.insert(tx, fresh)
 	}
 	out, changed, err := st.change.Apply(doc)
 	if err != nil || !changed {
 		return updated{matched: 1}, err
 	}
-	return updated{matched: 1, modified: 1}, tx.Replace(wr.coll, idKey, out)
+	return updated{matched: 1, modified: 1}, wr.replace(tx, idKey, out)
 }
 
 func isDuplicate(err error) bool {

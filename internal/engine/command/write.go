@@ -96,6 +96,34 @@ func checkWritable(db, coll string) error {
 
 func isUsers(db, coll string) bool { return db == "admin" && coll == "system.users" }
 
+// insert inserts a document.
+func (wr *write) insert(tx *replication.Tx, doc bson.Raw) error {
+	if err := wr.checkAccount(doc); err != nil {
+		return err
+	}
+	return tx.Insert(wr.coll, doc)
+}
+
+// replace replaces a document that was latched.
+func (wr *write) replace(tx *replication.Tx, idKey []byte, doc bson.Raw) error {
+	if err := wr.checkAccount(doc); err != nil {
+		return err
+	}
+	return tx.Replace(wr.coll, idKey, doc)
+}
+
+// checkAccount refuses users that could not be read again: one of them would
+// stand in the way of all that lists users.
+func (wr *write) checkAccount(doc bson.Raw) error {
+	if !isUsers(wr.req.db, wr.coll) {
+		return nil
+	}
+	if _, err := auth.ParseUser(doc); err != nil {
+		return mongoerr.Of(mongoerr.BadValue, "this is no user that this engine can keep: %v", err)
+	}
+	return nil
+}
+
 // failed records the error of one statement; stop tells that the command must
 // not go on, because it is ordered. Errors of the whole command are returned.
 func (wr *write) failed(i int, err error) (stop bool, whole error) {
