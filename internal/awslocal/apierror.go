@@ -48,11 +48,14 @@ func asAPIError(err error, json bool) *apiError {
 		}
 		return &apiError{http.StatusBadRequest, "InvalidInput", tags.text}
 	}
-	code := "InternalFailure"
+	return &apiError{http.StatusInternalServerError, internalFailure(json), "The local AWS failed; its log says why."}
+}
+
+func internalFailure(json bool) string {
 	if json {
-		code = "KMSInternalException"
+		return "KMSInternalException"
 	}
-	return &apiError{http.StatusInternalServerError, code, "The local AWS failed; its log says why."}
+	return "InternalFailure"
 }
 
 // tokenProblem is why the credentials of a call are no good.

@@ -17,8 +17,10 @@ import (
 
 // call is one request under way.
 type call struct {
-	now       time.Time
-	json      bool // KMS's protocol; else query and XML
+	wall      time.Time // by which signatures are checked
+	now       time.Time // in the local AWS: wall, unless time was moved
+	sees      time.Time // for store.view: now, or later
+	json      bool      // KMS's protocol; else query and XML
 	region    string
 	userAgent string
 	referer   string
@@ -30,15 +32,17 @@ type call struct {
 	boundary  *policy.Named
 	session   *policy.Named
 	tags      map[string]string // of the caller
+	fault     *Fault            // that acts on this call
 	entry     CallEntry
 }
 
-func newCall(r *http.Request, now time.Time) *call {
+func newCall(r *http.Request, wall time.Time, offset time.Duration) *call {
+	now := wall.Add(offset)
 	ip, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		ip = r.RemoteAddr
 	}
-	c := &call{now: now, json: isJSON(r), userAgent: r.UserAgent(), referer: r.Referer()}
+	c := &call{wall: wall, now: now, json: isJSON(r), userAgent: r.UserAgent(), referer: r.Referer()}
 	c.entry = CallEntry{Version: callVersion, Time: now.UTC(), RequestID: newRequestID(), SourceIP: ip}
 	return c
 }
@@ -54,8 +58,9 @@ func newRequestID() string {
 var regionForm = regexp.MustCompile(`^[a-z]{2}(-[a-z]+){1,3}-[0-9]{1,2}$`)
 
 // authenticate finds out who calls, verifies the signature, and loads the
-// caller's policies as they are now.
-func (c *call) authenticate(st *state, r *http.Request, body []byte) error {
+// caller's policies as they are now. As soon as the caller is known, meet gives
+// the fault that acts on the call.
+func (c *call) authenticate(st *state, r *http.Request, body []byte, meet func()) error {
 	auth, err := sigv4.ParseAuthorization(r.Header.Get("Authorization"))
 	if err != nil {
 		return authError(c.json, err)
@@ -66,7 +71,11 @@ func (c *call) authenticate(st *state, r *http.Request, body []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := sigv4.Verify(r, body, auth, []byte(secret), c.now); err != nil {
+	meet()
+	if c.fault != nil && c.fault.Kind == FaultSkew {
+		c.wall = c.wall.Add(time.Duration(c.fault.SkewSeconds) * time.Second)
+	}
+	if err := sigv4.Verify(r, body, auth, []byte(secret), c.wall); err != nil {
 		return authError(c.json, err)
 	}
 	c.entry.AccessKeyID = auth.AccessKeyID

@@ -32,9 +32,14 @@ func TestAWSCommandLineManagesUsersAndKeys(t *testing.T) {
 	var made struct{ Policy struct{ Arn string } }
 	admin.run(&made, "iam", "create-policy", "--policy-name", "use", "--policy-document", statement("Allow", "kms:*DataKey", arn))
 	admin.run(nil, "iam", "attach-user-policy", "--user-name", "app", "--policy-arn", made.Policy.Arn)
-	var access struct{ AccessKey struct{ AccessKeyId, SecretAccessKey string } } //nolint:revive // AWS's names
+	var access struct {
+		AccessKey struct {
+			ID     string `json:"AccessKeyId"`
+			Secret string `json:"SecretAccessKey"`
+		}
+	}
 	admin.run(&access, "iam", "create-access-key", "--user-name", "app")
-	app := c.as(access.AccessKey.AccessKeyId, access.AccessKey.SecretAccessKey, "")
+	app := c.as(access.AccessKey.ID, access.AccessKey.Secret, "")
 
 	var data struct{ CiphertextBlob, Plaintext string }
 	app.run(&data, "kms", "generate-data-key", "--key-id", arn, "--key-spec", "AES_256", "--encryption-context", "a=b")
@@ -75,6 +80,6 @@ func TestAWSCommandLineManagesUsersAndKeys(t *testing.T) {
 	if opened.Plaintext == "" || opened.Plaintext != data.Plaintext {
 		t.Error("the replica opened something else")
 	}
-	admin.run(nil, "iam", "update-access-key", "--user-name", "app", "--access-key-id", access.AccessKey.AccessKeyId, "--status", "Inactive")
+	admin.run(nil, "iam", "update-access-key", "--user-name", "app", "--access-key-id", access.AccessKey.ID, "--status", "Inactive")
 	app.refused("(UnrecognizedClientException)", "kms", "describe-key", "--key-id", arn)
 }

@@ -46,9 +46,26 @@
 // answer with empty lists. The users of the seed file and their first access
 // keys cannot be deleted.
 //
-// Differences from AWS: changes take effect at once; there are no grants,
-// groups, organizations or imported keys, and no presigned URLs. A
-// policy with a condition key that the local AWS cannot supply is refused.
+// Differences from AWS: changes take effect at once, unless a delay is set by
+// the control path; there are no grants, groups, organizations or imported keys,
+// and no presigned URLs. A policy with a condition key that the local AWS cannot
+// supply is refused.
+//
+// # Control path
+//
+// With Config.Control, calls below ControlPath, outside the AWS protocol, let
+// tests and a console do to the local AWS what AWS does by itself now and then
+// (see Control, which calls them): changes are seen only after a delay, calls
+// are throttled, slow, reset, failing, answered with garbage, or checked by a
+// wrong clock, each for one service, operation or principal and for a number of
+// calls; and time is moved. Moved time is kept in the state; delay and faults
+// end with the process. Moved time governs waiting periods, rotation, sessions
+// and the time in policies, while signatures stay with the real time, so that
+// clients need not know.
+//
+// The calls are JSON with "version" 1: GET state; POST delay, time and faults;
+// DELETE faults and faults/ID. They need the header "Authorization: Bearer
+// TOKEN" with the token in ControlTokenFile.
 //
 // # Data directory
 //
@@ -57,6 +74,8 @@
 //     replaced as a whole (write, fsync, rename, fsync of the directory).
 //     The field "version" is 2; version 1 is read too.
 //   - seed.json: the seeded accounts' credentials (see Seed), mode 0600.
+//   - control.token: the token of the control path, mode 0600; made by the first
+//     start with Config.Control.
 //   - calls.jsonl: one JSON object per call: who, what, with which encryption
 //     context, from where, the outcome, and which policy statement decided.
 //     Never plaintext, never a secret.
@@ -65,5 +84,7 @@
 //
 // A request body has at most 1 MiB, at most 512 connections are open, an
 // account has at most 1,000 roles, users and managed policies each, and a Region
-// of an account 10,000 keys. The call log grows until somebody removes it while the server is stopped.
+// of an account 10,000 keys. At most 100 faults are in force, and at most 64 older
+// states (64 MiB) are kept for a delay: beyond that, changes are seen early. The
+// call log grows until somebody removes it while the server is stopped.
 package awslocal

@@ -15,28 +15,47 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, `{"status":"ok"}`)
 		return
 	}
-	c := newCall(r, s.now())
-	content, answer, err := s.answer(w, r, c)
-	status := http.StatusOK
+	if s.control != nil && strings.HasPrefix(r.URL.Path, ControlPath) {
+		s.serveControl(w, r)
+		return
+	}
+	c := newCall(r, s.now(), s.store.offset())
+	c.sees = s.store.sees(c.now)
 	c.entry.Outcome = "ok"
+	content, answer, err := s.answer(w, r, c)
+	if c.fault != nil {
+		c.entry.Reason = strings.TrimSpace("injected fault " + c.fault.ID + " (" + string(c.fault.Kind) + ") " + c.entry.Reason)
+	}
+	if errors.Is(err, errDropped) {
+		c.entry.Outcome = string(FaultReset)
+		s.note(c)
+		drop(w)
+		return
+	}
+	status := http.StatusOK
 	if err != nil {
 		api := asAPIError(err, c.json)
-		if api.status >= http.StatusInternalServerError {
+		if api.status >= http.StatusInternalServerError && c.fault == nil {
 			s.log.Error("call failed", "operation", c.entry.Operation, "request_id", c.entry.RequestID, "error", err)
 		}
 		status, c.entry.Outcome = api.status, api.code
 		content, answer = c.errorAnswer(w, api)
 	}
-	if err := s.calls.write(c.entry); err != nil {
-		s.log.Error("call log", "request_id", c.entry.RequestID, "error", err)
-	}
+	s.note(c)
 	w.Header().Set("Content-Type", content)
 	w.Header().Set("X-Amzn-Requestid", c.entry.RequestID)
 	// Clients correct their clocks by this header, so it tells the clock that
 	// signatures are checked by.
-	w.Header().Set("Date", c.now.UTC().Format(http.TimeFormat))
+	w.Header().Set("Date", c.wall.UTC().Format(http.TimeFormat))
 	w.WriteHeader(status)
 	_, _ = w.Write(answer) //nolint:gosec // JSON or XML from an encoder, never HTML
+}
+
+// note writes a call into the call log.
+func (s *Server) note(c *call) {
+	if err := s.calls.write(c.entry); err != nil {
+		s.log.Error("call log", "request_id", c.entry.RequestID, "error", err)
+	}
 }
 
 // isJSON tells KMS's protocol from the query protocol, also for a request that
@@ -64,15 +83,40 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, c *call) (conten
 	if err := s.store.settle(c.now); err != nil {
 		return "", nil, err
 	}
-	if err := s.store.view(func(st *state) error { return c.authenticate(st, r, body) }); err != nil {
+	meet := func() {
+		if s.control == nil {
+			return
+		}
+		operation := operationOf(r, c, body)
+		if c.fault = s.control.faults.meet(c.entry.Service, operation, c.caller); c.fault != nil && operationForm.MatchString(operation) {
+			c.entry.Operation = operation // also of a call that is not carried out
+		}
+	}
+	if err := s.store.view(c.sees, func(st *state) error { return c.authenticate(st, r, body, meet) }); err != nil {
 		return "", nil, err
 	}
+	content, run := "text/xml", s.answerQuery
 	if c.json {
-		answer, err = s.answerKMS(r, c, body)
-		return "application/x-amz-json-1.1", answer, err
+		content, run = "application/x-amz-json-1.1", s.answerKMS
 	}
-	answer, err = s.answerQuery(r, c, body)
-	return "text/xml", answer, err
+	answer, err = c.carryOut(r.Context(), w, func() ([]byte, error) { return run(r, c, body) })
+	return content, answer, err
+}
+
+// operationOf reads the name of an operation before the call is looked at.
+func operationOf(r *http.Request, c *call, body []byte) string {
+	if c.json {
+		return strings.TrimPrefix(r.Header.Get("X-Amz-Target"), kmsTarget)
+	}
+	raw := string(body)
+	if r.Method == http.MethodGet {
+		raw = r.URL.RawQuery
+	}
+	p, err := parseParams(raw)
+	if err != nil {
+		return ""
+	}
+	return p["Action"]
 }
 
 func (c *call) errorAnswer(w http.ResponseWriter, e *apiError) (content string, answer []byte) {

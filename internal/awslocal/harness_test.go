@@ -49,8 +49,10 @@ type world struct {
 	t     testing.TB
 	dir   string
 	clock *clock
-	s     *awslocal.Server
-	stop  func()
+	// control opens the control path.
+	control bool
+	s       *awslocal.Server
+	stop    func()
 }
 
 func start(t testing.TB) *world {
@@ -63,7 +65,7 @@ func start(t testing.TB) *world {
 
 func (w *world) run() {
 	w.t.Helper()
-	s, err := awslocal.Open(awslocal.Config{DataDir: w.dir, Listen: "127.0.0.1:0", Now: w.clock.now})
+	s, err := awslocal.Open(awslocal.Config{DataDir: w.dir, Listen: "127.0.0.1:0", Now: w.clock.now, Control: w.control})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -79,11 +79,11 @@ func (s *Server) answerKMS(r *http.Request, c *call, body []byte) ([]byte, error
 	}
 	c.entry.Operation = op
 	var result any
-	do := s.store.view
+	do, at := s.store.view, c.sees
 	if run.writes {
-		do = s.store.change
+		do, at = s.store.change, c.now
 	}
-	if err := do(func(st *state) (err error) {
+	if err := do(at, func(st *state) (err error) {
 		result, err = run.run(c, st, body)
 		return err
 	}); err != nil {

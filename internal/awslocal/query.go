@@ -139,11 +139,11 @@ func (s *Server) answerQuery(r *http.Request, c *call, body []byte) ([]byte, err
 		}
 	}
 	var result []element
-	do := s.store.view
+	do, at := s.store.view, c.sees
 	if op.writes {
-		do = s.store.change
+		do, at = s.store.change, c.now
 	}
-	if err := do(func(st *state) (err error) {
+	if err := do(at, func(st *state) (err error) {
 		result, err = op.run(c, st, p)
 		return err
 	}); err != nil {

@@ -31,6 +31,9 @@ type Config struct {
 	// Listen is a loopback address such as 127.0.0.1:4566; port 0 means any
 	// free port. Anything but loopback is refused.
 	Listen string
+	// Control opens the control path (see Control): delays, faults and moved time,
+	// for tests and the console. Who may call it is who can read ControlTokenFile.
+	Control bool
 	// Logger gets the server's own log; nil discards it.
 	Logger *slog.Logger
 	// Now is the clock; nil means time.Now. A test moves time with it.
@@ -46,11 +49,12 @@ type Server struct {
 	ln   net.Listener
 	seed Seed
 
-	store *store
-	calls *callLog
-	kms   map[string]kmsOperation
-	sts   map[string]queryOperation
-	iam   map[string]queryOperation
+	store   *store
+	control *control // nil unless Config.Control
+	calls   *callLog
+	kms     map[string]kmsOperation
+	sts     map[string]queryOperation
+	iam     map[string]queryOperation
 
 	closeOnce sync.Once
 	closeErr  error
@@ -91,6 +95,9 @@ func (s *Server) openData() (err error) {
 	}
 	if s.seed, err = s.store.state.seedOf(); err == nil {
 		err = s.store.writeSeed(s.seed)
+	}
+	if err == nil && s.cfg.Control {
+		s.control, err = openControl(s.cfg.DataDir)
 	}
 	if err == nil {
 		s.calls, err = openCallLog(s.cfg.DataDir)

@@ -25,6 +25,9 @@ type state struct {
 	Accounts map[string]*account `json:"accounts"`
 	Keys     map[string]*key     `json:"keys"`    // by ARN
 	Aliases  map[string]*alias   `json:"aliases"` // by ARN
+	// ClockOffset is how many seconds the time in the local AWS is ahead of the
+	// real time (see Control.MoveTime).
+	ClockOffset int64 `json:"clockOffsetSeconds,omitempty"`
 
 	accessKeys    map[string]*accessKeyOwner
 	administrator *managedPolicy

@@ -27,6 +27,8 @@ type store struct {
 	mu    sync.RWMutex
 	state *state
 	saved []byte // the last durable state.json
+
+	history history
 }
 
 // openStore locks dir and reads its state, making it on the first start.
@@ -82,19 +84,43 @@ func (s *store) load(now time.Time) error {
 	return nil
 }
 
-// view runs f with the state; f must not change or keep it.
-func (s *store) view(f func(*state) error) error {
+// view runs f with the state that is seen at now; f must not change or keep it.
+func (s *store) view(now time.Time, f func(*state) error) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if old := s.history.seen(now); old != nil {
+		return f(old)
+	}
 	return f(s.state)
 }
 
-// change runs f with the state and makes its changes durable before it returns.
-// An f that returns an error must have changed nothing. If the disk fails, the
-// change is undone in memory.
-func (s *store) change(f func(*state) error) error {
+// change runs f with the newest state and makes its changes durable before it
+// returns. An f that returns an error must have changed nothing. If the disk
+// fails, the change is undone in memory. Calls that read see the change after
+// the delay that is set.
+func (s *store) change(now time.Time, f func(*state) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	before := s.saved
+	if err := s.apply(f); err != nil || s.history.delay.Millis == 0 {
+		return err
+	}
+	old, err := decodeState(before)
+	if err != nil {
+		return fmt.Errorf("keep the state before the change: %w", err)
+	}
+	s.history.keep(now, old, len(before))
+	return nil
+}
+
+// changeAtOnce is change for what everybody sees at once.
+func (s *store) changeAtOnce(f func(*state) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.apply(f)
+}
+
+func (s *store) apply(f func(*state) error) error {
 	if err := f(s.state); err != nil {
 		return err
 	}
@@ -119,7 +145,7 @@ func (s *store) settle(now time.Time) error {
 	if due.IsZero() || now.Before(due) {
 		return nil
 	}
-	return s.change(func(st *state) error {
+	return s.change(now, func(st *state) error {
 		st.settle(now)
 		return nil
 	})

@@ -77,6 +77,13 @@ func glob(p []token, s string) bool {
 	return pi == len(p)
 }
 
+// Like matches s against a text in which * stands for any run and ? for one
+// character.
+func Like(text, s string) bool {
+	p, _ := pattern(text, true, false, nil)
+	return glob(p, s)
+}
+
 // globARN matches the six parts of an ARN one by one; a part's wildcard does
 // not run over a colon, except in the last part.
 func globARN(p []token, arn string) bool {
