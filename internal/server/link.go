@@ -19,6 +19,9 @@ import (
 	"github.com/keywright/keywright/internal/store"
 )
 
+// maxStranger bounds the message of somebody who is no member yet, in bytes.
+const maxStranger = 64 << 10
+
 // link serves the agents.
 type link struct {
 	clusters   *cluster.Service
@@ -77,7 +80,11 @@ func call[In, Out any](l *link, member bool, fn func(context.Context, peer, In) 
 			}
 			p.host = host
 		}
-		in, err := decode[In](http.MaxBytesReader(w, r.Body, agentlink.MaxBody))
+		most := int64(agentlink.MaxBody)
+		if !member {
+			most = maxStranger
+		}
+		in, err := decode[In](http.MaxBytesReader(w, r.Body, most))
 		if err != nil {
 			l.refuse(w, r, err)
 			return
@@ -109,7 +116,7 @@ func decode[In any](body io.Reader) (In, error) {
 	var in In
 	b, err := io.ReadAll(body)
 	if err != nil {
-		return in, apierr.New(http.StatusRequestEntityTooLarge, "MESSAGE_TOO_LARGE", "A message has at most %d bytes.", agentlink.MaxBody).Because(err)
+		return in, apierr.New(http.StatusRequestEntityTooLarge, "MESSAGE_TOO_LARGE", "The message is too large, or was not read to its end.").Because(err)
 	}
 	var head struct {
 		Version int `json:"version"`

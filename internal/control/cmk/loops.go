@@ -74,6 +74,7 @@ type wish struct {
 // tend starts and stops loops and tells them what changed.
 func (s *Service) tend(ctx context.Context, wg *sync.WaitGroup) error {
 	wishes := map[keys.ProjectID]wish{}
+	var errs []error
 	err := s.st.View(ctx, func(tx *store.Tx) error {
 		configs, err := tx.EnabledKeyConfigs()
 		if err != nil {
@@ -81,8 +82,10 @@ func (s *Service) tend(ctx context.Context, wg *sync.WaitGroup) error {
 		}
 		for _, c := range configs {
 			v, validators, err := s.combine(tx, c)
-			if err != nil {
-				return err
+			if err != nil { // what one project has must not hold up the others
+				errs = append(errs, fmt.Errorf("project %s: %w", c.Project, err))
+				wishes[c.Project] = wish{config: c}
+				continue
 			}
 			old, err := tx.Verdict(c.Project)
 			if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -109,7 +112,6 @@ func (s *Service) tend(ctx context.Context, wg *sync.WaitGroup) error {
 			s.drop(project)
 		}
 	}
-	var errs []error
 	for project, w := range wishes {
 		s.guide(ctx, wg, project, w)
 		if w.stale {

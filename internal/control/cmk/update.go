@@ -3,6 +3,7 @@ package cmk
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/keywright/keywright/internal/apierr"
@@ -248,6 +249,7 @@ func clustersWithKey(tx *store.Tx, project keys.ProjectID) ([]string, error) {
 			out = append(out, c.Name)
 		}
 	}
+	slices.Sort(out)
 	return out, nil
 }
 
