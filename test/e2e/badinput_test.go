@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mongodb-forks/digest"
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/keywright/keywright/internal/client"
@@ -45,7 +46,7 @@ func TestBadInput(t *testing.T) {
 			name, key, code string
 			says            []string
 		}{
-			{"asymmetric key", rsaARN, "", []string{"symmetric"}},
+			{"asymmetric key", rsaARN, "AWS_KMS_CUSTOMER_MASTER_KEY_WRONG_TYPE", []string{"symmetric"}},
 			{"disabled key", offARN, "AWS_KMS_CUSTOMER_MASTER_KEY_NOT_ENABLED", []string{"nable"}},
 			{"key of another account by id", foreignID, "AWS_CUSTOMER_MASTER_KEY_NOT_FOUND", []string{"ARN"}},
 			{"key that the role may not use", unusableARN, "NO_PERMISSION_TO_ENCRYPT_DECRYPT", []string{"kms:DescribeKey", "kms:Encrypt", "kms:Decrypt", unusableARN}},
@@ -79,7 +80,7 @@ func TestBadInput(t *testing.T) {
 			})
 		}
 		c.setAccess(k.roleName, access(k.keyARN))
-		p.unchanged(encryption, "", "PATCH", encryption, map[string]any{"awsKms": map[string]any{"region": "EU_WEST_1", "customerMasterKeyID": k.keyID}})
+		p.unchanged(encryption, "AWS_CUSTOMER_MASTER_KEY_NOT_FOUND", "PATCH", encryption, map[string]any{"awsKms": map[string]any{"region": "EU_WEST_1", "customerMasterKeyID": k.keyID}})
 		p.unchanged(encryption, "AWS_KMS_REGION_NOT_SUPPORTED", "PATCH", encryption, map[string]any{"awsKms": map[string]any{"region": "MARS_EAST_1"}})
 		p.unchanged(encryption, "CLOUD_PROVIDER_ACCESS_ROLE_NOT_FOUND", "PATCH", encryption, kmsConfig("0123456789abcdef01234567", k.keyARN))
 	})
@@ -140,12 +141,12 @@ func TestBadInput(t *testing.T) {
 		sized := clusterPath(k.project, "Sized")
 		down := clusterRequest("Sized", "AWS", "M5", 1)
 		delete(down, "name")
-		p.unchanged(sized, "", "PATCH", sized, down)
+		p.unchanged(sized, "INSUFFICIENT_INSTANCE_SIZE", "PATCH", sized, down)
 		p.unchanged(sized, "INVALID_ATTRIBUTE", "PATCH", sized, map[string]any{"backupEnabeld": true})
 		p.unchanged(clusters, "CLUSTER_NAME_INVALID", "POST", clusters, clusterRequest("no good", "NONE", "M10", 3))
 		p.unchanged(clusters, "DUPLICATE_CLUSTER_NAME", "POST", clusters, clusterRequest("Sized", "NONE", "M10", 3))
 		even := clusterRequest("Even", "NONE", "M10", 4)
-		p.unchanged(clusters, "", "POST", clusters, even)
+		p.unchanged(clusters, "INVALID_ATTRIBUTE", "POST", clusters, even)
 	})
 
 	p.run(t, "credentials", func(t *testing.T) {
@@ -179,10 +180,24 @@ func TestBadInput(t *testing.T) {
 
 	p.run(t, "malformed JSON", func(t *testing.T) {
 		before := p.get(encryption)
-		err := p.api.Do(t.Context(), "PATCH", encryption, json.RawMessage(`{"awsKms": {"enabled": tru`), nil)
-		var marshal *json.MarshalerError
-		if !errors.As(err, &marshal) && err == nil {
-			t.Error("malformed JSON was accepted")
+		c := &http.Client{Transport: digest.NewTransport(p.boot.PublicKey, p.boot.PrivateKey)}
+		for _, body := range []string{`{"awsKms": {"enabled": tru`, `{"awsKms": {}} trailing`, ``, `[]`, `"text"`} {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPatch, p.boot.BaseURL+encryption, strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Accept", client.MediaType)
+			req.Header.Set("Content-Type", "application/json")
+			resp, err := c.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var e client.Error
+			err = json.NewDecoder(resp.Body).Decode(&e)
+			_ = resp.Body.Close()
+			if err != nil || resp.StatusCode != http.StatusBadRequest || e.Code != "MALFORMED_JSON" && e.Code != "INVALID_JSON" {
+				t.Errorf("body %q: %d %+v, %v", body, resp.StatusCode, e, err)
+			}
 		}
 		if after := p.get(encryption); !bytes.Equal(before, after) {
 			t.Errorf("malformed JSON changed %s to %s", before, after)
