@@ -438,3 +438,33 @@ func TestChangedTellsOfCommitsOnly(t *testing.T) {
 		t.Fatal("not told of a commit")
 	}
 }
+
+// What schema 1 holds is read after the migration: a token of that time is the
+// platform's.
+func TestASchemaOfBeforeIsMigrated(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	raw(t, s, dir, func(db *sql.DB) {
+		for _, q := range []string{
+			`ALTER TABLE enrolment_tokens DROP COLUMN org_id`, `DELETE FROM goose_db_version WHERE version_id = 2`,
+			`INSERT INTO enrolment_tokens (hash, hostname, expires, used) VALUES ('old', 'h', 9000000000000000, 0)`,
+		} {
+			if _, err := db.Exec(q); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	s = open(t, dir)
+	tx(t, s, func(x *store.Tx) error {
+		if org, err := x.UseToken("old", "h"); err != nil || org != "" {
+			t.Errorf("a token of before: %q, %v", org, err)
+		}
+		if err := x.AddToken(store.EnrolmentToken{Hash: "new", Org: orgID, Hostname: "h", Expires: x.Now().Add(time.Hour)}); err != nil {
+			return err
+		}
+		if org, err := x.UseToken("new", "h"); err != nil || org != orgID {
+			t.Errorf("a new token: %q, %v", org, err)
+		}
+		return nil
+	})
+}
