@@ -486,3 +486,16 @@ func TestWhatCannotBeStartedSaysWhy(t *testing.T) {
 		}
 	}
 }
+
+// Who is no member yet sends small messages only.
+func TestAStrangersMessageIsSmall(t *testing.T) {
+	p := start(t, t.TempDir(), controltest.NewAWS())
+	_, csr, err := pki.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := agentlink.EnrollRequest{Token: p.token("h"), Hostname: "h", CSR: string(csr) + strings.Repeat("\n", 128<<10)}
+	if _, err := agentlink.Enroll(t.Context(), p.ready.AgentURL, in); code(err) != "MESSAGE_TOO_LARGE" {
+		t.Error(err)
+	}
+}

@@ -168,3 +168,18 @@ func TestALoopThatEndedStartsAgain(t *testing.T) {
 		w.Close()
 	})
 }
+
+func TestASettingWithoutAKeyLeavesAnEvent(t *testing.T) {
+	w := controltest.New(t)
+	p := w.Project("p")
+	before := len(w.Events(p.ID))
+	off := cmk.Patch{AWS: &cmk.AWSPatch{Enabled: ptr(false)}, EnabledForSearchNodes: ptr(true)}
+	for range 2 { // the second is no change
+		if v, err := w.CMK.Update(t.Context(), w.Owner, p.ID, off); err != nil || !v.SearchNodes {
+			t.Fatalf("%+v %v", v, err)
+		}
+	}
+	if n := len(w.Events(p.ID)) - before; n != 1 {
+		t.Errorf("%d events for one change", n)
+	}
+}

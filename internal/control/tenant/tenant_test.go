@@ -248,3 +248,14 @@ func TestAPIKeys(t *testing.T) {
 	}
 	w.Verify()
 }
+
+// The end of a project is read where its own events cannot be any more.
+func TestTheOrganizationReadsThatAProjectIsGone(t *testing.T) {
+	w := controltest.New(t)
+	p := w.Project("p")
+	w.Must(w.Tenant.DeleteProject(t.Context(), w.Owner, p.ID))
+	events, _, err := w.Tenant.OrgEvents(t.Context(), w.Owner, w.Org, store.EventFilter{Types: []string{"GROUP_DELETED"}})
+	if err != nil || len(events) != 1 || events[0].Data["groupId"] != string(p.ID) {
+		t.Errorf("%+v %v", events, err)
+	}
+}
