@@ -87,6 +87,12 @@ func checkManifest(dir string, encrypted bool) (fresh bool, err error) {
 
 func openKeyring(ctx context.Context, dir string, node keys.NodeID, e Encryption, source *keysource.Client) (*cryptofs.Keyring, error) {
 	var refused error
+	var fetched []secret.Bytes // the keyring keeps its own copy
+	defer func() {
+		for _, key := range fetched {
+			key.Wipe()
+		}
+	}()
 	k, err := cryptofs.OpenKeyring(vfs.Default, dir, string(node), func(id keys.KeyID) (secret.Bytes, error) {
 		if e.KeyIdentifier != "" && e.KeyIdentifier != id && !e.RotateMasterKey {
 			refused = fmt.Errorf("--kmipKeyIdentifier names %s, the data were written under %s: leave the option out", e.KeyIdentifier, id)
@@ -98,6 +104,7 @@ func openKeyring(ctx context.Context, dir string, node keys.NodeID, e Encryption
 			return secret.Bytes{}, refused
 		}
 		lockMemory(key.Reveal())
+		fetched = append(fetched, key)
 		return key, nil
 	})
 	switch {

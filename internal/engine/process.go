@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keywright/keywright/internal/secret"
 )
 
 // wantedDescriptors is how many descriptors a node likes to have: each open
@@ -17,11 +19,8 @@ func flock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.
 // out of reach of other processes of the same user, and raises the descriptor
 // limit. What the system does not allow is logged, not fatal.
 func harden(log *slog.Logger) {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		log.Warn("core dumps could not be switched off", "error", err)
-	}
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		log.Warn("core dumps could not be limited", "error", err)
+	if err := secret.ProtectProcess(); err != nil {
+		log.Warn("process memory is not fully protected", "error", err)
 	}
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
