@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 
@@ -15,25 +16,35 @@ import (
 // budget bounds the bytes that are proposed and not applied yet. Who holds some
 // of it never waits for more.
 type budget struct {
-	mu    sync.Mutex
-	free  int64
-	total int64
-	wait  chan struct{} // closed when something was given back
+	free    atomic.Int64
+	total   int64
+	waiters atomic.Int64
+
+	mu   sync.Mutex
+	wait chan struct{} // closed when something was given back while somebody waited
 }
 
-func newBudget(n int64) *budget { return &budget{free: n, total: n, wait: make(chan struct{})} }
+func newBudget(n int64) *budget {
+	b := &budget{total: n, wait: make(chan struct{})}
+	b.free.Store(n)
+	return b
+}
 
 func (b *budget) try(n int64) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.free < n && b.free < b.total {
-		return false
+	for {
+		free := b.free.Load()
+		if free < n && free < b.total {
+			return false
+		}
+		if b.free.CompareAndSwap(free, free-n) {
+			return true
+		}
 	}
-	b.free -= n
-	return true
 }
 
 func (b *budget) take(ctx context.Context, n int64) error {
+	b.waiters.Add(1) // before looking: who gives after that look sees it
+	defer b.waiters.Add(-1)
 	for {
 		b.mu.Lock()
 		wait := b.wait
@@ -50,37 +61,26 @@ func (b *budget) take(ctx context.Context, n int64) error {
 }
 
 func (b *budget) give(n int64) {
+	b.free.Add(n)
+	if b.waiters.Load() == 0 {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.free += n
 	close(b.wait)
 	b.wait = make(chan struct{})
-}
-
-// proposal is an entry under way.
-type proposal struct {
-	future raft.ApplyFuture
-	size   int64
-}
-
-// propose gives an encoded entry its cluster time and hands it to raft. The caller
-// has taken its size from the budget.
-func (r *Replica) propose(encoded []byte) proposal {
-	r.proposeMu.Lock()
-	defer r.proposeMu.Unlock()
-	entry.SetTime(encoded, r.tick())
-	return proposal{future: r.raft.Apply(encoded, 0), size: int64(len(encoded))}
 }
 
 // wait waits until the entry is durable and applied, or its outcome is unknown.
 // There is no way to give up: latches must not be released before.
 func (r *Replica) wait(p proposal) (OpTime, error) {
-	err := p.future.Error()
+	future := p.future()
+	err := future.Error()
 	r.budget.give(p.size)
 	if err != nil {
 		return OpTime{}, outcome(err)
 	}
-	a, ok := p.future.Response().(applied)
+	a, ok := future.Response().(applied)
 	if !ok {
 		return OpTime{}, errors.New("an entry was not applied")
 	}

@@ -39,13 +39,14 @@ type Replica struct {
 	done sync.WaitGroup // background goroutines
 	cut  chan struct{}  // asks for a snapshot
 
-	proposeMu sync.Mutex // keeps cluster times in the order of the log
-	primary   atomic.Bool
-	noSpace   atomic.Bool
+	gather  gatherer
+	primary atomic.Bool
+	noSpace atomic.Bool
 
 	mu       sync.Mutex
 	clock    bson.Timestamp
 	applied  OpTime
+	progress chan struct{} // closed when something is applied, nil if nobody waits
 	changed  chan struct{}
 	topology int64
 	failed   error
@@ -311,6 +312,10 @@ func (r *Replica) observe(at OpTime, size, entries int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.applied = at
+	if r.progress != nil {
+		close(r.progress)
+		r.progress = nil
+	}
 	if at.Timestamp.Compare(r.clock) > 0 {
 		r.clock = at.Timestamp
 	}

@@ -28,9 +28,12 @@ type Tx struct {
 	missing string // the collection that has to be made first
 }
 
+// ended tells whether this run of the statement is over.
+func (tx *Tx) ended() bool { return tx.over || tx.blocked != "" || tx.missing != "" }
+
 // latch takes a latch, or ends this run of the statement.
 func (tx *Tx) latch(k latchKey, mode latchMode) error {
-	if tx.over || tx.blocked != "" || tx.missing != "" {
+	if tx.ended() {
 		return errAgain
 	}
 	if tx.w.set.try(k, mode) {
@@ -44,14 +47,14 @@ func (tx *Tx) latch(k latchKey, mode latchMode) error {
 // none.
 func (tx *Tx) collection(name string) (*storage.LiveCollection, error) {
 	w := tx.w
+	if c := w.colls[name]; c != nil && !tx.ended() { // its latches are held
+		return c, nil
+	}
 	if err := tx.latch(databaseLatch(w.o.DB), shared); err != nil {
 		return nil, err
 	}
 	if err := tx.latch(collectionLatch(w.o.DB, name), shared); err != nil {
 		return nil, err
-	}
-	if c := w.colls[name]; c != nil {
-		return c, nil
 	}
 	if w.live == nil {
 		live, err := w.r.store.Live(w.o.DB)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
@@ -96,6 +97,20 @@ func (o *overlay) setOwner(k latchKey, id string) {
 	o.owners[k] = id
 }
 
+// add takes over what is in other, which must not be used afterwards.
+func (o *overlay) add(other overlay) {
+	if o.docs == nil {
+		o.docs = other.docs
+	} else {
+		maps.Copy(o.docs, other.docs)
+	}
+	if o.owners == nil {
+		o.owners = other.owners
+	} else {
+		maps.Copy(o.owners, other.owners)
+	}
+}
+
 // Do evaluates one statement, atomically: if fn returns an error, its effects are
 // dropped and the error is returned. fn may be run several times (when a document
 // that it needs is held by another writer), so it must not have effects but
@@ -111,7 +126,7 @@ func (w *Writer) Do(stmt int32, fn func(*Tx) (bson.Raw, error)) (result bson.Raw
 	if res, ok := w.results[stmt]; ok {
 		return res, true, nil
 	}
-	want := map[latchKey]latchMode{}
+	var want map[latchKey]latchMode
 	for {
 		if err := w.ctx.Err(); err != nil {
 			return nil, false, err
@@ -124,6 +139,9 @@ func (w *Writer) Do(stmt int32, fn func(*Tx) (bson.Raw, error)) (result bson.Raw
 				return nil, false, err
 			}
 			return result, false, w.collect(tx, stmt, result)
+		}
+		if want == nil {
+			want = map[latchKey]latchMode{}
 		}
 		if err := w.makeWay(tx, want); err != nil {
 			return nil, false, err
@@ -146,12 +164,7 @@ func (w *Writer) makeWay(tx *Tx, want map[latchKey]latchMode) error {
 
 // collect takes over a statement's effects and proposes what is large enough.
 func (w *Writer) collect(tx *Tx, stmt int32, result bson.Raw) error {
-	for k, d := range tx.view.docs {
-		w.view.setDoc(k, d)
-	}
-	for k, id := range tx.view.owners {
-		w.view.setOwner(k, id)
-	}
+	w.view.add(tx.view)
 	if len(tx.ops) == 0 {
 		return nil
 	}

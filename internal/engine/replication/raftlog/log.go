@@ -163,7 +163,11 @@ func (l *Log) StoreLogs(logs []*raft.Log) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b := l.db.NewBatch()
+	room := 0
+	for _, log := range logs {
+		room += entrySize(log) + batchRecord
+	}
+	b := l.db.NewBatchWithSize(room)
 	defer func() { _ = b.Close() }()
 	next, size := l.last+1, int64(0)
 	if l.first > l.last || l.last == 0 {
@@ -178,9 +182,12 @@ func (l *Log) StoreLogs(logs []*raft.Log) error {
 			return fmt.Errorf("store log entries: %d does not follow %d", log.Index, next-1)
 		}
 		next++
-		v := encode(log)
-		size += int64(len(v))
-		if err := b.Set(entryKey(log.Index), v, nil); err != nil {
+		n := entrySize(log)
+		size += int64(n)
+		op := b.SetDeferred(entryKeySize, n)
+		putEntryKey(op.Key, log.Index)
+		encode(op.Value[:0], log)
+		if err := op.Finish(); err != nil {
 			return fmt.Errorf("store log entries: %w", err)
 		}
 	}
@@ -309,14 +316,35 @@ func (l *Log) GetUint64(key []byte) (uint64, error) {
 	return binary.BigEndian.Uint64(v), nil
 }
 
+// Sizes of a key, and about of what a batch adds to key and value.
+const (
+	entryKeySize = 1 + 8
+	batchRecord  = entryKeySize + 16
+)
+
 func entryKey(index uint64) []byte {
-	return binary.BigEndian.AppendUint64([]byte{prefixEntry}, index)
+	k := make([]byte, entryKeySize)
+	putEntryKey(k, index)
+	return k
+}
+
+func putEntryKey(k []byte, index uint64) {
+	k[0] = prefixEntry
+	binary.BigEndian.PutUint64(k[1:], index)
 }
 
 func markKey(index uint64) []byte { return binary.BigEndian.AppendUint64([]byte{prefixMark}, index) }
 
-func encode(log *raft.Log) []byte {
-	b := make([]byte, 0, entryHead+5+len(log.Extensions)+len(log.Data))
+// entrySize is how many bytes encode appends.
+func entrySize(log *raft.Log) int {
+	n := 1
+	for x := len(log.Extensions); x >= 0x80; x >>= 7 {
+		n++
+	}
+	return entryHead + n + len(log.Extensions) + len(log.Data)
+}
+
+func encode(b []byte, log *raft.Log) []byte {
 	b = append(b, entryVersion, byte(log.Type))
 	b = binary.BigEndian.AppendUint64(b, log.Term)
 	var at uint64
