@@ -370,3 +370,31 @@ func TestTagsOfRolesDecide(t *testing.T) {
 	_, err = app.iam.GetRole(t.Context(), &iam.GetRoleInput{RoleName: aws.String("db")})
 	want(t, err, "AccessDenied")
 }
+
+func TestUserMadeAnewIsAnother(t *testing.T) {
+	w := start(t)
+	admin := w.customer()
+	app := w.user(admin, "app")
+	keyARN := w.key(admin, keyPolicy(awslocal.CustomerAccount, `,{"Sid":"App","Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:user/app"},"Action":"kms:Encrypt","Resource":"*"}`))
+	_, err := app.encrypt(keyARN)
+	ok(t, err)
+	user, err := admin.iam.GetUser(t.Context(), &iam.GetUserInput{UserName: aws.String("app")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	creds, err := app.iam.Options().Credentials.Retrieve(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = admin.iam.DeleteAccessKey(t.Context(), &iam.DeleteAccessKeyInput{UserName: aws.String("app"), AccessKeyId: &creds.AccessKeyID})
+	ok(t, err)
+	_, err = admin.iam.DeleteUser(t.Context(), &iam.DeleteUserInput{UserName: aws.String("app")})
+	ok(t, err)
+	again := w.user(admin, "app")
+	_, err = again.encrypt(keyARN)
+	want(t, err, "AccessDeniedException")
+	read, err := admin.kms.GetKeyPolicy(t.Context(), &kms.GetKeyPolicyInput{KeyId: &keyARN})
+	if err != nil || !strings.Contains(*read.Policy, *user.User.UserId) || strings.Contains(*read.Policy, "user/app") {
+		t.Errorf("%+v, %v", read, err)
+	}
+}

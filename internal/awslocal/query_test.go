@@ -12,6 +12,7 @@ func FuzzParseParams(f *testing.F) {
 	f.Add("Action=AssumeRole&Version=2011-06-15&RoleArn=arn%3Aaws")
 	f.Add("a=1&a=2;%zz")
 	f.Add(strings.Repeat("&", maxParams+1))
+	f.Add("Tags.member.1.Key=a&Tags.member.1.Value=b&Tags.member.3.Key=c&TagKeys.member.1=x&TagKeys.member.01=y")
 	f.Fuzz(func(t *testing.T, raw string) {
 		p, err := parseParams(raw)
 		if err != nil {
@@ -22,6 +23,18 @@ func FuzzParseParams(f *testing.F) {
 		}
 		if len(p) > maxParams+1 {
 			t.Fatalf("%d parameters", len(p))
+		}
+		// No member of a list is passed over in silence.
+		tags, tagErr := p.tags()
+		names, listErr := p.list("TagKeys")
+		given := 0
+		for k := range p {
+			if strings.HasPrefix(k, "TagKeys.member.") {
+				given++
+			}
+		}
+		if (tagErr == nil && len(tags) > maxTags) || (listErr == nil && len(names) != given) {
+			t.Fatalf("%d tags, %d of %d tag keys", len(tags), len(names), given)
 		}
 		// Whatever comes in must come out as well-formed XML.
 		for k, v := range p {
