@@ -82,7 +82,7 @@ func (r *Replica) checkSpace() {
 	if err != nil {
 		return // the file system cannot tell
 	}
-	low := u.AvailBytes < uint64(r.cfg.Reserve) //nolint:gosec // not negative
+	low := u.AvailBytes < uint64(r.cfg.Reserve)
 	if r.noSpace.Swap(low) != low {
 		r.logger.Warn("disk space", "low", low, "available_bytes", u.AvailBytes, "reserve_bytes", r.cfg.Reserve)
 	}

@@ -38,7 +38,7 @@ func BenchmarkInsert(b *testing.B) {
 				defer shut(b, r)
 				value := make([]byte, 270)
 				spread(b, writers, func(i uint64) error {
-					return insert(context.Background(), r, "d", "c", encode(bson.D{{Key: "_id", Value: int64(i)}, {Key: "v", Value: value}})) //nolint:gosec // a test
+					return insert(context.Background(), r, "d", "c", encode(bson.D{{Key: "_id", Value: int64(i)}, {Key: "v", Value: value}}))
 				})
 			})
 		}
@@ -51,7 +51,7 @@ func spread(b *testing.B, writers int, do func(i uint64) error) {
 	b.ResetTimer()
 	for range writers {
 		wg.Go(func() {
-			for i := next.Add(1); i <= uint64(b.N); i = next.Add(1) { //nolint:gosec // not negative
+			for i := next.Add(1); i <= uint64(b.N); i = next.Add(1) {
 				if err := do(i); err != nil {
 					b.Error(err)
 					return

@@ -48,7 +48,7 @@ func (r *Replica) Initiate(ctx context.Context, set, host string) error {
 	if err != nil {
 		return err
 	}
-	_, err = r.commit(ctx, &entry.Entry{Ops: []entry.Op{op}})
+	err = r.commit(ctx, &entry.Entry{Ops: []entry.Op{op}})
 	return err
 }
 
@@ -104,7 +104,7 @@ func (r *Replica) tryChange(ctx context.Context, db, coll string, whole bool, fn
 	if err := fn(d); err != nil || len(d.ops) == 0 {
 		return false, err
 	}
-	_, err = r.commit(ctx, &entry.Entry{Ops: d.ops})
+	err = r.commit(ctx, &entry.Entry{Ops: d.ops})
 	return false, err
 }
 

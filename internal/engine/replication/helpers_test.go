@@ -3,6 +3,7 @@ package replication
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -197,7 +198,7 @@ func verifyCollection(c *storage.Collection) error {
 		return it.Err()
 	}
 	if got, err := c.Count(); err != nil || got != n {
-		return fmt.Errorf("count is %d (%v), documents %d", got, err, n)
+		return fmt.Errorf("count is %d, documents %d: %w", got, n, errors.Join(err, errCount))
 	}
 	for _, ix := range c.Info().Indexes {
 		if ix.Multikey {
@@ -218,7 +219,7 @@ func verifyCollection(c *storage.Collection) error {
 			}
 		}
 		if it.Err() != nil || got != len(want[ix.Name]) {
-			return fmt.Errorf("index %s has %d entries (%v), documents give %d", ix.Name, got, it.Err(), len(want[ix.Name]))
+			return fmt.Errorf("index %s has %d entries, documents give %d: %w", ix.Name, got, len(want[ix.Name]), errors.Join(it.Err(), errCount))
 		}
 	}
 	return nil
@@ -237,3 +238,6 @@ func kinds(t *testing.T, fn func(t *testing.T, encrypted bool)) {
 		t.Run(map[bool]string{false: "plain", true: "encrypted"}[e], func(t *testing.T) { fn(t, e) })
 	}
 }
+
+// errCount is what a wrong count is called.
+var errCount = errors.New("the numbers differ")

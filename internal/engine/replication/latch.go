@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"encoding/binary"
 	"hash/maphash"
 	"slices"
 	"sync"
@@ -28,7 +29,7 @@ func documentLatch(coll [16]byte, idKey []byte) latchKey {
 }
 
 func uniqueLatch(coll [16]byte, number uint32, key []byte) latchKey {
-	n := []byte{byte(number >> 24), byte(number >> 16), byte(number >> 8), byte(number)}
+	n := binary.BigEndian.AppendUint32(nil, number)
 	return latchKey("d" + string(coll[:]) + string(n) + string(key))
 }
 
@@ -192,11 +193,6 @@ func (h *latchSet) take(ctx context.Context, want map[latchKey]latchMode) error 
 		h.held[k] = want[k]
 	}
 	return nil
-}
-
-func (h *latchSet) release(k latchKey) {
-	delete(h.held, k)
-	h.table.release(k)
 }
 
 func (h *latchSet) releaseAll() {

@@ -102,13 +102,14 @@ func outcome(err error) error {
 }
 
 // commit proposes one entry and waits for it.
-func (r *Replica) commit(ctx context.Context, e *entry.Entry) (OpTime, error) {
+func (r *Replica) commit(ctx context.Context, e *entry.Entry) error {
 	encoded, err := e.Encode()
 	if err != nil {
-		return OpTime{}, fmt.Errorf("encode log entry: %w", err)
+		return fmt.Errorf("encode log entry: %w", err)
 	}
 	if err := r.budget.take(ctx, int64(len(encoded))); err != nil {
-		return OpTime{}, err
+		return err
 	}
-	return r.wait(r.propose(encoded))
+	_, err = r.wait(r.propose(encoded))
+	return err
 }

@@ -101,7 +101,7 @@ func (s *Store) beforeDatabase(st *stateChange, g *group) error {
 			_, named := s.byID[g.id]
 			s.mu.Unlock()
 			if !named && st.index > s.Applied() {
-				if err := s.createDatabase(st, g.id, c.Name); err != nil {
+				if err := s.createDatabase(g.id, c.Name); err != nil {
 					return fmt.Errorf("create database %s: %w", g.id, err)
 				}
 			}
@@ -141,7 +141,7 @@ func (s *Store) PrepareDatabase(id DatabaseID) error {
 
 // createDatabase makes a database's keys and files durable, then names it.
 // Whatever stands there under this id was never named.
-func (s *Store) createDatabase(st *stateChange, id DatabaseID, name string) error {
+func (s *Store) createDatabase(id DatabaseID, name string) error {
 	if err := s.PrepareDatabase(id); err != nil {
 		return err
 	}

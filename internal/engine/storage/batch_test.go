@@ -22,12 +22,12 @@ func longHistory(t *testing.T, rng *rand.Rand) []storage.Item {
 		if rng.IntN(3) > 0 {
 			e.LSID = bytes.Repeat([]byte{byte(rng.IntN(4))}, 16)
 			e.TxnNumber = int64(i / 5)
-			e.Statements = []entry.Statement{{ID: int32(i), Result: raw(t, bson.D{{Key: "n", Value: int32(i)}})}} //nolint:gosec // small
+			e.Statements = []entry.Statement{{ID: int32(i), Result: raw(t, bson.D{{Key: "n", Value: int32(i)}})}}
 		}
 		for range 1 + rng.IntN(3) {
-			id := int32(100 + rng.IntN(60)) //nolint:gosec // small
+			id := int32(100 + rng.IntN(60))
 			o := entry.Op{Kind: entry.Insert, Database: shopID, Collection: ordersID}
-			d := bson.D{{Key: "_id", Value: id}, {Key: "sku", Value: id}, {Key: "tags", Value: int32(i)}} //nolint:gosec // small
+			d := bson.D{{Key: "_id", Value: id}, {Key: "sku", Value: id}, {Key: "tags", Value: int32(i)}}
 			if there[id] {
 				if o.Kind = entry.Replace; rng.IntN(2) == 0 {
 					o.Kind, d = entry.Delete, d[:1]
@@ -48,8 +48,8 @@ func longHistory(t *testing.T, rng *rand.Rand) []storage.Item {
 	}
 	items := make([]storage.Item, len(out))
 	for i, e := range out {
-		e.Time = bson.Timestamp{T: 0x65a0f0c2, I: uint32(i) + 1}         //nolint:gosec // small
-		items[i] = storage.Item{Index: uint64(i) + 1, Term: 3, Entry: e} //nolint:gosec // small
+		e.Time = bson.Timestamp{T: 0x65a0f0c2, I: uint32(i) + 1}
+		items[i] = storage.Item{Index: uint64(i) + 1, Term: 3, Entry: e}
 	}
 	return items
 }
@@ -57,7 +57,7 @@ func longHistory(t *testing.T, rng *rand.Rand) []storage.Item {
 // Entries that are applied together leave the same bytes as one by one, also when some
 // are applied again.
 func TestApplyBatchIsApply(t *testing.T) {
-	rng := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // a test
+	rng := rand.New(rand.NewPCG(3, 4))
 	items := longHistory(t, rng)
 	single, batched := newNode(t), newNode(t)
 	for _, it := range items {

@@ -9,7 +9,7 @@ import (
 func TestRecentNeverDeniesWhatIsStored(t *testing.T) {
 	for name, jitter := range map[string]uint64{"in order": 1, "nearly in order": 500, "anyhow": 1 << 40} {
 		t.Run(name, func(t *testing.T) {
-			rng := rand.New(rand.NewPCG(1, jitter)) //nolint:gosec // a test
+			rng := rand.New(rand.NewPCG(1, jitter))
 			key := func(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 			stored := map[uint64]bool{}
 			for range 1000 {
@@ -39,7 +39,7 @@ func TestRecentNeverDeniesWhatIsStored(t *testing.T) {
 					t.Fatalf("%d is stored, and was denied at the end", n)
 				}
 			}
-			if jitter < 1000 && denied < int(steps)*3/5 { //nolint:gosec // small
+			if jitter < 1000 && denied < int(steps)*3/5 {
 				t.Errorf("only %d of %d new keys were denied", denied, steps)
 			}
 		})

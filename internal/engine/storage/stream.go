@@ -258,8 +258,8 @@ func (m *importer) part() (kind byte, k, v []byte, err error) {
 	if kn > maxStreamKey || vn > maxStreamPart {
 		return 0, nil, nil, errors.New("a part is too long")
 	}
-	var body bytes.Buffer                                         // grows with what really comes
-	if _, err := io.CopyN(&body, m.r, int64(kn+vn)); err != nil { //nolint:gosec // bounded above
+	var body bytes.Buffer // grows with what really comes
+	if _, err := io.CopyN(&body, m.r, int64(kn+vn)); err != nil {
 		return 0, nil, nil, err
 	}
 	k, v = body.Bytes()[:kn], body.Bytes()[kn:]

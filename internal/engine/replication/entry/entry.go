@@ -276,7 +276,7 @@ func (r *reader) document() bson.Raw {
 }
 
 func framed(d []byte) bool {
-	return len(d) >= 5 && len(d) <= math.MaxInt32 && binary.LittleEndian.Uint32(d) == uint32(len(d)) && d[len(d)-1] == 0
+	return len(d) >= 5 && len(d) <= math.MaxInt32 && binary.LittleEndian.Uint32(d) == uint32(len(d)) && d[len(d)-1] == 0 //nolint:gosec // bounded beside it
 }
 
 func (r *reader) statements() []Statement {

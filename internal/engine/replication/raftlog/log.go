@@ -256,7 +256,7 @@ func (l *Log) Trim(keep int64) error {
 	marks := l.marks
 	if l.since > 0 {
 		marks = append(marks[:len(marks):len(marks)], mark{l.last + 1, l.since})
-		if err := b.Set(markKey(l.last+1), binary.BigEndian.AppendUint64(nil, uint64(l.since)), nil); err != nil { //nolint:gosec // a size
+		if err := b.Set(markKey(l.last+1), binary.BigEndian.AppendUint64(nil, uint64(l.since)), nil); err != nil {
 			return fmt.Errorf("trim the log: %w", err)
 		}
 	}
@@ -349,7 +349,7 @@ func encode(b []byte, log *raft.Log) []byte {
 	b = binary.BigEndian.AppendUint64(b, log.Term)
 	var at uint64
 	if !log.AppendedAt.IsZero() {
-		at = uint64(log.AppendedAt.UnixNano()) //nolint:gosec // two's complement
+		at = uint64(log.AppendedAt.UnixNano())
 	}
 	b = binary.BigEndian.AppendUint64(b, at)
 	b = binary.AppendUvarint(b, uint64(len(log.Extensions)))
@@ -371,7 +371,7 @@ func decode(index uint64, v []byte, out *raft.Log) error {
 	}
 	n, w := binary.Uvarint(v[entryHead:])
 	rest := v[entryHead:]
-	if w <= 0 || n > uint64(len(rest)-w) {
+	if w <= 0 || n > uint64(len(rest)-w) { //nolint:gosec // w is at most len(rest)
 		return fmt.Errorf("log entry %d is malformed", index)
 	}
 	rest = rest[w:]
