@@ -196,6 +196,14 @@ func TestTagsOfKeys(t *testing.T) {
 	if err != nil || *described.KeyMetadata.Description != "changed" {
 		t.Errorf("%+v, %v", described, err)
 	}
+	_, err = c.kms.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: &keyARN})
+	ok(t, err)
+	want(t, put(tag("a", "b")), "KMSInvalidStateException", "is pending deletion")
+	_, err = c.kms.UntagResource(t.Context(), &kms.UntagResourceInput{KeyId: &keyARN, TagKeys: []string{"team"}})
+	want(t, err, "KMSInvalidStateException", "is pending deletion")
+	if got := list(); got != "team=web" {
+		t.Errorf("tags %q", got)
+	}
 }
 
 func TestUpdateAlias(t *testing.T) {

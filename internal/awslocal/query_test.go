@@ -50,6 +50,33 @@ func FuzzParseParams(f *testing.F) {
 	})
 }
 
+// A list that is not numbered from 1 without gaps would lose members.
+func TestListsHaveNoGaps(t *testing.T) {
+	for raw, want := range map[string]int{
+		"Tags.member.1.Key=a&Tags.member.1.Value=b&Tags.member.2.Key=c": 2,
+		"":                    0,
+		"Tags.member.2.Key=a": -1,
+		"Tags.member.1.Key=a&Tags.member.3.Key=c":   -1,
+		"Tags.member.1.Value=a":                     -1,
+		"Tags.member.1.Key=a&Tags.member.2.Value=b": -1,
+	} {
+		p, err := parseParams(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tags, err := p.tags(); (err != nil) != (want < 0) || (err == nil && len(tags) != want) {
+			t.Errorf("%s: %v, %v", raw, tags, err)
+		}
+	}
+	p, err := parseParams("TagKeys.member.1=a&TagKeys.member.3=b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if names, err := p.list("TagKeys"); err == nil {
+		t.Errorf("read %v", names)
+	}
+}
+
 func FuzzParseBlob(f *testing.F) {
 	k := &key{ARN: keyARN("us-east-1", CustomerAccount, "x"), Material: make([]byte, 32), MaterialID: strings.Repeat("ab", 32)}
 	good, err := k.seal([]byte("plain"), map[string]string{"a": "b"})

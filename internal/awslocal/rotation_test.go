@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 )
@@ -137,7 +138,13 @@ func TestAutomaticRotation(t *testing.T) {
 	if err := enable(nil); !errors.As(err, &disabled) {
 		t.Errorf("enable rotation of a disabled key: %v", err)
 	}
+	other := w.key(c, "") // one that is due makes no disabled key due
+	_, err = c.kms.EnableKeyRotation(t.Context(), &kms.EnableKeyRotationInput{KeyId: &other, RotationPeriodInDays: aws.Int32(95)})
+	ok(t, err)
 	later(100 * day)
+	if n := len(w.materials(c, other)); n != 2 {
+		t.Errorf("%d materials of the other key", n)
+	}
 	if n := len(w.materials(c, keyARN)); n != 2 || !w.rotationStatus(c, keyARN).KeyRotationEnabled {
 		t.Errorf("%d materials while disabled", n)
 	}
@@ -215,6 +222,24 @@ func TestReplicaOpensCiphertext(t *testing.T) {
 	_, err = c.kms.ReplicateKey(t.Context(), &kms.ReplicateKeyInput{KeyId: &single, ReplicaRegion: aws.String(elsewhere)})
 	want(t, err, "UnsupportedOperationException", "is not a multi-region primary key")
 
+	same, err := there.encrypt(replica)
+	ok(t, err)
+	if plain, err := c.decrypt(primary, same, testContext); err != nil || string(plain) != "master key" {
+		t.Errorf("the replica has other material: %v", err)
+	}
+	// The replica's Region needs the permission to make a key.
+	app := w.user(c, "app")
+	_, err = c.iam.PutUserPolicy(t.Context(), &iam.PutUserPolicyInput{UserName: aws.String("app"), PolicyName: aws.String("p"), PolicyDocument: aws.String(
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"kms:ReplicateKey","Resource":"*","Condition":{"StringLike":{"kms:ReplicaRegion":"us-*"}}},
+		{"Effect":"Allow","Action":"kms:CreateKey","Resource":"*","Condition":{"StringEquals":{"aws:RequestedRegion":"us-west-1","kms:MultiRegionKeyType":"REPLICA"}}}]}`)})
+	ok(t, err)
+	for to, missing := range map[string]string{"eu-north-1": "kms:ReplicateKey", "us-west-2": "kms:CreateKey"} {
+		_, err = app.kms.ReplicateKey(t.Context(), &kms.ReplicateKeyInput{KeyId: &primary, ReplicaRegion: &to})
+		want(t, err, "AccessDeniedException", missing)
+	}
+	_, err = app.kms.ReplicateKey(t.Context(), &kms.ReplicateKeyInput{KeyId: &primary, ReplicaRegion: aws.String("us-west-1"), BypassPolicyLockoutSafetyCheck: true})
+	ok(t, err)
+
 	// Old and new material, both ways, rotated before and after the replica was made.
 	_, err = there.kms.RotateKeyOnDemand(t.Context(), &kms.RotateKeyOnDemandInput{KeyId: &replica})
 	want(t, err, "UnsupportedOperationException", "replica")
@@ -262,7 +287,7 @@ func TestReplicaOpensCiphertext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m := described.KeyMetadata.MultiRegionConfiguration; m.MultiRegionKeyType != types.MultiRegionKeyTypeReplica || *m.PrimaryKey.Arn != replica || len(m.ReplicaKeys) != 1 || *m.ReplicaKeys[0].Arn != primary {
+	if m := described.KeyMetadata.MultiRegionConfiguration; m.MultiRegionKeyType != types.MultiRegionKeyTypeReplica || *m.PrimaryKey.Arn != replica || len(m.ReplicaKeys) != 2 || *m.ReplicaKeys[0].Arn != primary {
 		t.Errorf("%+v", m)
 	}
 	_, err = there.kms.RotateKeyOnDemand(t.Context(), &kms.RotateKeyOnDemandInput{KeyId: &replica})
@@ -285,6 +310,23 @@ func TestPrimaryWaitsForItsReplicas(t *testing.T) {
 	}
 	_, err = c.encrypt(primary)
 	want(t, err, "KMSInvalidStateException", "is pending replica deletion")
+	described := func() *types.KeyMetadata {
+		out, err := c.kms.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: &primary})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.KeyMetadata
+	}
+	if m := described(); *m.PendingDeletionWindowInDays != 10 {
+		t.Errorf("%+v", m)
+	}
+	_, err = c.kms.CancelKeyDeletion(t.Context(), &kms.CancelKeyDeletionInput{KeyId: &primary})
+	ok(t, err)
+	if m := described(); m.KeyState != types.KeyStateDisabled || m.PendingDeletionWindowInDays != nil {
+		t.Errorf("%+v", m)
+	}
+	_, err = c.kms.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: &primary, PendingWindowInDays: aws.Int32(10)})
+	ok(t, err)
 	later := func(d time.Duration) {
 		w.clock.move(d)
 		c = w.moved(w.s.Seed().Customer.Credentials)
