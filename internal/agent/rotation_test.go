@@ -150,6 +150,11 @@ func TestNodeKilledAtEveryStepOfARotation(t *testing.T) {
 		}
 		before = after
 	}
+	// The node that died before its keyring was replaced left one key behind; the
+	// others' keys were found again.
+	if n := len(r.escrowed()); n != 5 {
+		t.Errorf("%d keys were made", n)
+	}
 }
 
 func TestAgentEndedAtEveryStepOfARotation(t *testing.T) {
@@ -210,6 +215,9 @@ func TestAgentEndedAtEveryStepOfARotation(t *testing.T) {
 			t.Errorf("%s: %d keys are Active", step, active)
 		}
 		before = after
+	}
+	if n := len(mustOpen(t, r).OfNode(id)); n != 4 {
+		t.Errorf("three rotations made %d keys", n)
 	}
 }
 
