@@ -78,7 +78,9 @@ func (r *rig) export(path string) {
 	r.t.Helper()
 	p := bundle.Payload{Deployment: r.desired.Deployment, Created: time.Now()}
 	for _, w := range r.escrowed() {
-		p.Wraps = append(p.Wraps, bundle.Describe(p.Deployment, r.host, w), bundle.Describe(p.Deployment, "another", w))
+		p.Wraps = append(p.Wraps, bundle.Describe(p.Deployment, r.host, w))
+		w.Key, w.Node = keys.NewKeyID(), keys.NodeID(keys.NewID(time.Now()))
+		p.Wraps = append(p.Wraps, bundle.Describe(p.Deployment, "another", w))
 	}
 	b, err := bundle.Sign(p, r.cas[pki.KindLink], time.Now())
 	if err != nil {

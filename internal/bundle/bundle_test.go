@@ -2,7 +2,12 @@ package bundle_test
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"testing"
 	"time"
@@ -84,11 +89,21 @@ func TestWhatIsNotTheControlPlanesIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, csr, err := pki.NewKey()
+	key, csr, err := pki.NewKey()
 	if err != nil {
 		t.Fatal(err)
 	}
 	host, err := link.Sign(csr, pki.Leaf{CommonName: "65a0f0c2e4b0a1b2c3d4e5f6", Client: true}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(key.Reveal())
+	private, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(append([]byte("keywright key export 1\n"), good.Payload...))
+	byHost, err := private.(crypto.Signer).Sign(rand.Reader, sum[:], crypto.SHA256)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +114,7 @@ func TestWhatIsNotTheControlPlanesIsRefused(t *testing.T) {
 		"another deployment":          {func(b *bundle.Bundle) { *b = other }, bundle.ErrSignature},
 		"changed payload":             {func(b *bundle.Bundle) { b.Payload = append(bytes.Clone(b.Payload), ' ') }, bundle.ErrSignature},
 		"another bundle's signature":  {func(b *bundle.Bundle) { b.Signature = other.Signature }, bundle.ErrSignature},
-		"a host's certificate":        {func(b *bundle.Bundle) { b.Certificate = string(host) }, bundle.ErrSignature},
+		"signed by a host":            {func(b *bundle.Bundle) { b.Certificate, b.Signature = string(host), byHost }, bundle.ErrSignature},
 		"no certificate":              {func(b *bundle.Bundle) { b.Certificate = "" }, bundle.ErrDamaged},
 		"the authority's certificate": {func(b *bundle.Bundle) { b.Certificate = string(link.CertificatePEM()) }, bundle.ErrSignature},
 		"newer":                       {func(b *bundle.Bundle) { b.Version = 2 }, bundle.ErrNewer},

@@ -150,7 +150,13 @@ func TestARotationIsAcknowledgedBeforeTheOldKeyMayGo(t *testing.T) {
 		t.Errorf("acknowledged with an inactive key: %+v %v", v.Rotation, v.Nodes[0].RetiredKeys)
 	}
 	l.restart() // a crash of the control plane in the middle
+	l.use("one", k2, 0, "")
 	l.escrow("one", k2, keys.StateActive, 2, time.Now())
+	l.round()
+	if v := l.get("one"); v.Rotation.State != rotation.Running || len(v.Nodes[0].RetiredKeys) != 0 {
+		t.Errorf("acknowledged before the host is done: %+v %v", v.Rotation, v.Nodes[0].RetiredKeys)
+	}
+	l.use("one", k2, 1, "")
 	l.round()
 	v := l.get("one")
 	if v.Rotation.State != rotation.Done || v.Rotation.Nodes[0].From != k1 || v.Rotation.Nodes[0].To != k2 {
