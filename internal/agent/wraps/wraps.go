@@ -72,13 +72,19 @@ func (r Record) Escrow() agentlink.EscrowedWrap {
 }
 
 // FromEscrow is the record of a wrap that the control plane kept. A wrap that was
-// escrowed without a description is a master key that the agent made itself.
+// escrowed without a description is a master key that the agent made itself. One that
+// its host called destroyed without an order is in escrow with its ciphertext: it
+// becomes Active again, as a change that escrow has yet to hear of.
 func FromEscrow(w agentlink.EscrowedWrap) (Record, error) {
 	r := Record{
 		Format: Format, Key: w.Key, Node: w.Node, Project: w.Project, Cluster: w.Cluster, Purpose: w.Purpose, State: w.State,
 		Revision: w.Revision, Generation: w.Generation, Created: w.Created, Activated: w.Activated, Wrapped: w.Wrapped, Escrowed: w.Revision,
 	}
+	if !r.State.Readable() && len(r.Wrapped) > 0 {
+		r.State, r.Revision = keys.StateActive, w.Revision+1
+	}
 	switch {
+	case !r.State.Readable():
 	case len(w.Meta) > 0:
 		if err := json.Unmarshal(w.Meta, &r.Meta); err != nil {
 			return r, fmt.Errorf("description of key %s: %w", w.Key, err)
@@ -95,7 +101,9 @@ func FromEscrow(w agentlink.EscrowedWrap) (Record, error) {
 const encryptDecrypt = 0x4 | 0x8
 
 // Restore puts back a record as the control plane kept it, with its revision. What is
-// here already stays if it is as new; restored tells whether anything was written.
+// here already stays if it is as new, and a key that can be read is never replaced by
+// the record of a destroyed one: destroying is another order's business. restored
+// tells whether anything was written.
 func (s *Store) Restore(r Record) (restored bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,7 +111,7 @@ func (s *Store) Restore(r Record) (restored bool, err error) {
 		if have.Node != r.Node {
 			return false, fmt.Errorf("restore wrapped key %s: it is here as another node's", r.Key)
 		}
-		if have.Revision >= r.Revision {
+		if have.Revision >= r.Revision || have.State.Readable() && !r.State.Readable() {
 			return false, nil
 		}
 	}

@@ -59,7 +59,7 @@ func (l *lab) round() {
 	l.t.Helper()
 	for range 3 {
 		l.Must(l.agent.Step(l.World))
-		l.s.Step(l.t.Context())
+		l.Must(l.s.Step(l.t.Context()))
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 // follow has a cluster looked at from now on.
 func (s *Service) follow(id keys.ClusterID) {
 	s.mu.Lock()
-	s.open[id] = true
+	s.open[id]++
 	s.mu.Unlock()
 	select {
 	case s.poke <- struct{}{}:
@@ -24,15 +24,28 @@ func (s *Service) follow(id keys.ClusterID) {
 	}
 }
 
-// following lists the clusters to look at.
-func (s *Service) following() []keys.ClusterID {
+// following gives the clusters to look at.
+func (s *Service) following() map[keys.ClusterID]uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Sorted(maps.Keys(s.open))
+	return maps.Clone(s.open)
 }
 
-// retryAfter is the pause after a failure of the store.
-const retryAfter = time.Second
+// leave ends looking at a cluster, unless somebody has asked for it meanwhile.
+func (s *Service) leave(id keys.ClusterID, asked uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open[id] == asked {
+		delete(s.open, id)
+	}
+}
+
+const (
+	// retryAfter is the pause after a failure of the store, breath the one between two
+	// looks at the followed clusters when the store changes all the time.
+	retryAfter = time.Second
+	breath     = 50 * time.Millisecond
+)
 
 // Run follows plans whenever the store changes, and looks at the ages of all keys at
 // the start and then regularly, until ctx ends.
@@ -40,13 +53,17 @@ func (s *Service) Run(ctx context.Context) error {
 	due := time.NewTimer(0)
 	defer due.Stop()
 	for {
-		changed := s.st.Changed()
-		s.Step(ctx)
+		changed, again := s.st.Changed(), time.Duration(1<<62)
+		if err := s.Step(ctx); err != nil && ctx.Err() == nil {
+			s.log.ErrorContext(ctx, "rotations were not followed", "error", err)
+			again = retryAfter
+		}
+		retry := time.NewTimer(again)
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-changed:
 		case <-s.poke:
+		case <-retry.C:
 		case <-due.C:
 			wait := s.cfg.CheckEvery
 			if err := s.Check(ctx); err != nil && ctx.Err() == nil {
@@ -55,29 +72,34 @@ func (s *Service) Run(ctx context.Context) error {
 			}
 			due.Reset(wait)
 		}
+		retry.Stop()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(breath):
+		}
 	}
 }
 
-// Step moves every plan on that is followed.
-func (s *Service) Step(ctx context.Context) {
-	for _, id := range s.following() {
+// Step moves every plan on that is followed. A cluster for which that fails is tried
+// again at the next step and keeps no other back.
+func (s *Service) Step(ctx context.Context) error {
+	var errs []error
+	following := s.following()
+	for _, id := range slices.Sorted(maps.Keys(following)) {
 		var more bool
 		err := s.st.Tx(ctx, func(tx *store.Tx) (err error) {
 			more, err = step(tx, id)
 			return err
 		})
 		switch {
-		case ctx.Err() != nil:
-			return
 		case err != nil:
-			s.log.ErrorContext(ctx, "rotation was not followed", "cluster", id, "error", err)
-			time.AfterFunc(retryAfter, func() { s.follow(id) })
+			errs = append(errs, fmt.Errorf("cluster %s: %w", id, err))
 		case !more:
-			s.mu.Lock()
-			delete(s.open, id)
-			s.mu.Unlock()
+			s.leave(id, following[id])
 		}
 	}
+	return errors.Join(errs...)
 }
 
 // Check takes up every cluster with an open plan or replaced keys, and plans the
@@ -92,53 +114,65 @@ func (s *Service) Check(ctx context.Context) error {
 	}
 	var errs []error
 	for _, c := range all {
-		if c.Deleting || c.Settings.EncryptionProvider != "AWS" {
+		if c.Deleting {
 			continue
 		}
-		s.follow(c.ID)
-		if isOpen(c) || c.Settings.Paused {
-			continue
-		}
-		if err := s.planAged(ctx, c.ID); err != nil {
+		if err := s.check(ctx, c.ID); err != nil {
 			errs = append(errs, fmt.Errorf("cluster %s: %w", c.ID, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// planAged plans a rotation if the master key of a node is too old.
-func (s *Service) planAged(ctx context.Context, id keys.ClusterID) error {
-	var old bool
-	if err := s.st.View(ctx, func(tx *store.Tx) (err error) {
-		old, err = s.aged(tx, id)
-		return err
-	}); err != nil || !old {
-		return err
-	}
-	return s.st.Tx(ctx, func(tx *store.Tx) error {
-		c, err := tx.Cluster(id)
+// check takes one cluster up if there is something to follow, and plans the rotation
+// of its keys if one is too old.
+func (s *Service) check(ctx context.Context, id keys.ClusterID) error {
+	var open, old bool
+	look := func(tx *store.Tx) (c store.Cluster, err error) {
+		open, old = false, false
+		c, err = tx.Cluster(id)
 		if errors.Is(err, store.ErrNotFound) {
-			return nil
+			return c, nil
 		}
 		if err != nil || c.Deleting {
-			return err
+			return c, err
 		}
-		if old, err := s.aged(tx, id); err != nil || !old {
-			return err
-		}
-		pr, err := tx.Project(c.Project)
-		if err != nil {
-			return err
-		}
-		_, err = s.plan(tx, tenant.System(), pr, &c, Age)
+		open, old, err = s.needs(tx, c)
+		return c, err
+	}
+	if err := s.st.View(ctx, func(tx *store.Tx) error { _, err := look(tx); return err }); err != nil {
 		return err
-	})
+	}
+	if old {
+		if err := s.st.Tx(ctx, func(tx *store.Tx) error {
+			c, err := look(tx)
+			if err != nil || !old {
+				return err
+			}
+			pr, err := tx.Project(c.Project)
+			if err != nil {
+				return err
+			}
+			_, err = s.plan(tx, tenant.System(), pr, &c, Age)
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	if open || old {
+		s.follow(id)
+	}
+	return nil
 }
 
-func (s *Service) aged(tx *store.Tx, id keys.ClusterID) (bool, error) {
-	nodes, err := tx.NodesOfCluster(id)
+// needs tells whether a cluster has something to follow (an open plan, or keys beside
+// the one in use), and whether a key in use is too old. A paused cluster is asked
+// again when it runs.
+func (s *Service) needs(tx *store.Tx, c store.Cluster) (open, old bool, err error) {
+	open = isOpen(c)
+	nodes, err := tx.NodesOfCluster(c.ID)
 	if err != nil {
-		return false, err
+		return open, false, err
 	}
 	for _, n := range nodes {
 		if n.Buried || !n.Encrypted {
@@ -146,15 +180,15 @@ func (s *Service) aged(tx *store.Tx, id keys.ClusterID) (bool, error) {
 		}
 		st, err := status(tx, n.ID)
 		if err != nil {
-			return false, err
+			return open, false, err
 		}
 		held, err := heldBy(tx, n.ID)
 		if err != nil {
-			return false, err
+			return open, false, err
 		}
-		if k, ok := held[st.MasterKey]; ok && tx.Now().Sub(k.Created) > s.cfg.MaxAge {
-			return true, nil
-		}
+		k, ok := held[st.MasterKey]
+		open = open || len(n.RetiredKeys) > 0 || len(held) > 1 || len(held) == 1 && !ok
+		old = old || ok && n.Run && tx.Now().Sub(k.Created) > s.cfg.MaxAge
 	}
-	return false, nil
+	return open, old && !isOpen(c), nil
 }

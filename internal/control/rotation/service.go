@@ -47,7 +47,7 @@ type Service struct {
 	log *slog.Logger
 
 	mu   sync.Mutex
-	open map[keys.ClusterID]bool // clusters in which something is to be followed
+	open map[keys.ClusterID]uint64 // clusters to follow, and how often that was asked for
 	poke chan struct{}
 }
 
@@ -62,7 +62,7 @@ func New(cfg Config) *Service {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{cfg: cfg, st: cfg.Store, log: cfg.Log, open: map[keys.ClusterID]bool{}, poke: make(chan struct{}, 1)}
+	return &Service{cfg: cfg, st: cfg.Store, log: cfg.Log, open: map[keys.ClusterID]uint64{}, poke: make(chan struct{}, 1)}
 }
 
 // View is a cluster with the master keys of its nodes.
