@@ -123,6 +123,19 @@ func (a *Agent) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := a.openLink(ctx); err != nil {
+		return err
+	}
+	a.vault = &vault{
+		deployment: a.id.Deployment, store: store, escrow: a.link, recorder: a.recorder,
+		custodians: a, provider: a.cfg.Provider, alarms: &a.alarms, log: a.log,
+	}
+	a.reporter = newReporter(a)
+	return nil
+}
+
+// openLink opens the way to the control plane.
+func (a *Agent) openLink(ctx context.Context) (err error) {
 	if a.linkCert, err = pki.OpenKeeper(ctx, pki.KeeperConfig{
 		Kind: pki.KindLink, CAs: []byte(a.id.CAs.Link), Use: pki.AsClient, File: a.dir.linkCert(), Logger: a.log,
 		Signer: pki.SignerFunc(func(ctx context.Context, csr []byte) ([]byte, error) {
@@ -138,11 +151,6 @@ func (a *Agent) open(ctx context.Context) error {
 	if a.link, err = agentlink.NewClient(a.cfg.ServerURL, a.id.CAs.Link, func() (*tls.Certificate, error) { return a.linkCert.GetClientCertificate(nil) }); err != nil {
 		return err
 	}
-	a.vault = &vault{
-		deployment: a.id.Deployment, store: store, escrow: a.link, recorder: a.recorder,
-		custodians: a, provider: a.cfg.Provider, alarms: &a.alarms, log: a.log,
-	}
-	a.reporter = newReporter(a)
 	return nil
 }
 

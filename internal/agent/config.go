@@ -41,6 +41,8 @@ type Config struct {
 	// Provider reaches the customers' keys with this host's own AWS principal.
 	Provider kms.Provider
 	Logger   *slog.Logger
+	// afterStep is called between the steps of a rotation: a test fails them there.
+	afterStep func(step string) error
 }
 
 func (c Config) check() error {

@@ -49,6 +49,8 @@ type node struct {
 	phase   agentlink.Phase
 	message string
 	since   time.Time
+	// rotationFailure is why the newest attempt at a rotation failed, "" after a good one.
+	rotationFailure string
 }
 
 func newNode(a *Agent, id keys.NodeID) *node {
@@ -221,6 +223,7 @@ func (n *node) look() situation {
 	}
 	if s.running {
 		s.untended, _ = n.chores()
+		s.untended = s.untended || s.mayStart && n.rotationDue(rec)
 	}
 	return s
 }
@@ -337,7 +340,7 @@ func (n *node) status() (agentlink.NodeStatus, bool) {
 	rec, exists := n.rec, n.exists
 	s := agentlink.NodeStatus{
 		Node: n.id, Phase: n.phase, Message: n.message, Port: rec.Port, Encrypted: rec.Encrypted,
-		Generation: rec.Generation, Since: n.since, UsersRevision: users,
+		Generation: rec.Generation, Since: n.since, UsersRevision: users, Rotation: rec.Rotation, RotationFailure: n.rotationFailure,
 	}
 	if n.proc != nil {
 		s.PID, s.Primary = n.proc.PID, n.phase == agentlink.PhaseRunning

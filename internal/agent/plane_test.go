@@ -183,6 +183,8 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 			p.escrow[e.Key] = e
 		}
 		answer(ok)
+	case agentlink.PathWraps:
+		answer(agentlink.WrapsResponse{Version: 1, Wraps: p.escrowed()})
 	default:
 		w.WriteHeader(http.StatusNotFound)
 	}

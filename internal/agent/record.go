@@ -36,6 +36,10 @@ type record struct {
 	Stale []int `json:"stale,omitempty"`
 	// Users maps "database.name" to the revision that was carried out.
 	Users map[string]uint64 `json:"users,omitempty"`
+	// Rotation is the newest wanted rotation of the master key that is carried out,
+	// Rotating one that was begun.
+	Rotation uint64           `json:"rotation,omitempty"`
+	Rotating *pendingRotation `json:"rotating,omitempty"`
 }
 
 func (r record) dirName() string { return dirName(r.Dir) }

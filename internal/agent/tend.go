@@ -73,10 +73,10 @@ func (n *node) chores() (pending bool, usersRevision uint64) {
 	return pending, usersRevision
 }
 
-// tend clears what a rewrite left behind and brings users up to date. Neither waits
-// for the other: a user that the node refuses must not keep old files.
+// tend clears what a rewrite left behind, brings users up to date and rotates the
+// master key. None waits for another: a user that the node refuses must not keep old files.
 func (n *node) tend(ctx context.Context) error {
-	err := errors.Join(n.tendLeftovers(ctx), n.tendUsers(ctx))
+	err := errors.Join(n.tendLeftovers(ctx), n.tendUsers(ctx), n.tendRotation(ctx))
 	n.a.reporter.poke()
 	return err
 }
@@ -209,7 +209,7 @@ func (n *node) rewrite(ctx context.Context) error {
 	}
 	return n.update(func(r *record) {
 		r.Stale = append(slices.Clone(r.Stale), r.Dir)
-		r.Dir, r.Encrypted, r.Generation = next, w.Encrypted, w.Generation
+		r.Dir, r.Encrypted, r.Generation, r.Rotating = next, w.Encrypted, w.Generation, nil
 	})
 }
 

@@ -283,6 +283,58 @@ func (v *vault) destroy(ctx context.Context, order string, node keys.NodeID, kee
 	return err
 }
 
+// readable lists those of the keys that are the node's and not destroyed.
+func (v *vault) readable(node keys.NodeID, ids []keys.KeyID) (out []keys.KeyID) {
+	for _, id := range ids {
+		if r, ok := v.store.Get(id); ok && r.Node == node && r.State.Readable() {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// deactivate makes every master key of the node but the one in use Deactivated. They
+// stay readable; what an unfinished rotation left behind is among them.
+func (v *vault) deactivate(ctx context.Context, node keys.NodeID, inUse keys.KeyID) error {
+	for _, r := range v.store.OfNode(node) {
+		if r.Key == inUse || r.Purpose != keys.PurposeMasterKey || r.State != keys.StateActive && r.State != keys.StatePreActive {
+			continue
+		}
+		if err := v.recorder.record(ctx, audit.Event{
+			Type: "KEY_DEACTIVATED", Project: string(r.Project), Cluster: string(r.Cluster), Node: string(node),
+			Message: "A key was replaced; it stays readable.", Data: map[string]string{"key": string(r.Key), "replacedBy": string(inUse)},
+		}); err != nil {
+			return fmt.Errorf("deactivate key: %w", err)
+		}
+		r.State = keys.StateDeactivated
+		if _, err := v.store.Put(r); err != nil {
+			return fmt.Errorf("deactivate key: %w", err)
+		}
+	}
+	return nil
+}
+
+// destroyRetired carries out the control plane's order to destroy these keys of a
+// node. Only replaced ones can go that way; the caller has made sure that no keyring
+// names them.
+func (v *vault) destroyRetired(ctx context.Context, node keys.NodeID, ids []keys.KeyID) error {
+	for _, id := range v.readable(node, ids) {
+		if r, _ := v.store.Get(id); r.State != keys.StateDeactivated {
+			return fmt.Errorf("destroy key: %s is %s, not replaced; it stays", id, r.State)
+		}
+		if err := v.recorder.record(ctx, audit.Event{
+			Type: "KEYS_DESTROYED", Node: string(node), Message: "A replaced key is destroyed on an explicit order.",
+			Data: map[string]string{"order": "rotation acknowledged", "key": string(id)},
+		}); err != nil {
+			return fmt.Errorf("destroy key: %w", err)
+		}
+		if err := v.store.DestroyKey(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // syncEscrow sends records that the control plane has not confirmed yet. One that
 // it refuses does not keep the others back.
 func (v *vault) syncEscrow(ctx context.Context, open []wraps.Record) error {

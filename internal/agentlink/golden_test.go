@@ -31,6 +31,9 @@ func fill(v reflect.Value, name string) {
 	case *[]byte:
 		*x = []byte{1, 2, 0xff}
 		return
+	case *json.RawMessage: // a document of the agent's own
+		*x = json.RawMessage(`{"type":"SymmetricKey"}`)
+		return
 	case *custody.State: // has a golden file of its own
 		at := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
 		*x = custody.NewState(custody.Policy{}, 7, custody.Instant{Wall: at})

@@ -1,6 +1,7 @@
 package agentlink
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/keywright/keywright/internal/custody"
@@ -151,6 +152,12 @@ type Node struct {
 	// Generation counts changes of this node.
 	Generation uint64 `json:"generation"`
 	ReplicaSet string `json:"replicaSet"`
+	// Rotation counts the rotations of the master key that are wanted; a node that has
+	// carried out fewer rotates once and has carried out all of them then.
+	Rotation uint64 `json:"rotation,omitempty"`
+	// RetiredKeys orders the destruction of these replaced keys. The control plane names
+	// a key when it has acknowledged the rotation that replaced it.
+	RetiredKeys []keys.KeyID `json:"retiredKeys,omitempty"`
 	// KMIPClientFingerprints are the certificates (hex SHA-256 of the DER) that
 	// the KMIP server admits as this node. Removing one is its revocation.
 	KMIPClientFingerprints []string `json:"kmipClientFingerprints,omitempty"`
@@ -231,8 +238,12 @@ type NodeStatus struct {
 	Primary    bool       `json:"primary"`
 	MasterKey  keys.KeyID `json:"masterKey,omitempty"`
 	// UsersRevision is the highest revision of users carried out on the node.
-	UsersRevision uint64    `json:"usersRevision"`
-	Since         time.Time `json:"since"`
+	UsersRevision uint64 `json:"usersRevision"`
+	// Rotation is the newest wanted rotation of the master key that was carried out,
+	// RotationFailure why the newest attempt at one failed.
+	Rotation        uint64    `json:"rotation,omitempty"`
+	RotationFailure string    `json:"rotationFailure,omitempty"`
+	Since           time.Time `json:"since"`
 }
 
 // CustodyStatus is the host's own verdict on a project's key.
@@ -265,6 +276,10 @@ type EscrowedWrap struct {
 	// Wrapped is envelope.Wrapped in its binary form.
 	Wrapped []byte    `json:"wrapped"`
 	Created time.Time `json:"created"`
+	// Activated is when the key became Active; zero if it never was.
+	Activated time.Time `json:"activated,omitzero"`
+	// Meta describes the KMIP object, as the agent writes it; it holds no secret.
+	Meta json.RawMessage `json:"meta,omitempty"`
 }
 
 // WrapsResponse lists the wraps that the control plane has in escrow for a host.

@@ -26,7 +26,7 @@ func tour(r *rig) []touch {
 		{"POST", legacy, "/orgs/{O}/apiKeys", `{"desc":"k","roles":["ORG_MEMBER"]}`, 200}, {"GET", legacy, "/orgs/{O}/apiKeys", "", 200},
 		{"GET", legacy, "/orgs/{O}/apiKeys/{K}", "", 200}, {"POST", legacy, "/groups/{G}/apiKeys", `{"desc":"k","roles":["GROUP_READ_ONLY"]}`, 200},
 		{"PATCH", legacy, "/groups/{G}/apiKeys/{K}", `{"roles":["GROUP_READ_ONLY"]}`, 200}, {"DELETE", legacy, "/orgs/{O}/apiKeys/{K}", "", 204},
-		{"GET", "", "/api/keywright/v1/orgs/{O}/audit:verify", "", 200},
+		{"GET", "", "/api/keywright/v1/orgs/{O}/audit:verify", "", 200}, {"POST", "", "/api/keywright/v1/orgs/{O}/keys:export", "", 200},
 		{"POST", legacy, "/groups", `{"name":"Toured",` + org + `}`, 201}, {"GET", legacy, "/groups", "", 200}, {"GET", legacy, "/groups/byName/Project", "", 200},
 		{"GET", legacy, "/groups/{G}", "", 200}, {"PATCH", legacy, "/groups/{G}", `{"tags":[]}`, 200},
 		{"GET", legacy, "/groups/{G}/events", "", 200}, {"GET", legacy, "/groups/{G}/events/{E}", "", 200},
@@ -57,6 +57,7 @@ func tour(r *rig) []touch {
 			touch{"POST", f.version, f.path + "/groups/{G}/clusters", f.body, 201}, touch{"GET", f.version, f.path + "/groups/{G}/clusters", "", 200},
 			touch{"GET", f.version, one, "", 200}, touch{"PATCH", f.version, one, `{"backupEnabled":false}`, 200})
 	}
+	out = append(out, touch{"GET", "", "/api/keywright/v1/groups/{G}/clusters/c0", "", 200}, touch{"POST", "", "/api/keywright/v1/groups/{G}/clusters/c1:rotateMasterKey", "", 202})
 	const c = "/groups/{G}/clusters/c0"
 	for _, version := range []string{advanced, legacy} {
 		out = append(out, touch{"GET", version, "/groups/{G}/clusters", "", 200}, touch{"GET", version, c, "", 200}, touch{"PATCH", version, c, `{"tags":[{"key":"a","value":"b"}]}`, 200})

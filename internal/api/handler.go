@@ -16,6 +16,8 @@ import (
 	"github.com/keywright/keywright/internal/control/access"
 	"github.com/keywright/keywright/internal/control/cluster"
 	"github.com/keywright/keywright/internal/control/cmk"
+	"github.com/keywright/keywright/internal/control/escrow"
+	"github.com/keywright/keywright/internal/control/rotation"
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/keys"
 )
@@ -31,6 +33,10 @@ type Config struct {
 	Access  *access.Service
 	CMK     *cmk.Service
 	Cluster *cluster.Service
+	// Rotation plans the rotation of master keys.
+	Rotation *rotation.Service
+	// Export makes bundles of wrapped keys.
+	Export *escrow.Service
 	// Audit verifies the chain of events.
 	Audit Audit
 	// Build names the program's version.

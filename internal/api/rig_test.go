@@ -14,8 +14,11 @@ import (
 	"github.com/mongodb-forks/digest"
 
 	"github.com/keywright/keywright/internal/api"
+	"github.com/keywright/keywright/internal/control/escrow"
+	"github.com/keywright/keywright/internal/control/rotation"
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/keys"
+	"github.com/keywright/keywright/internal/pki"
 	"github.com/keywright/keywright/internal/testkit/controltest"
 )
 
@@ -62,7 +65,12 @@ func newRig(t *testing.T) *rig {
 	r := &rig{World: w, clock: &clock{}}
 	r.project = w.Project("Project").ID
 	w.Host("host-1")
-	h := api.New(api.Config{Tenant: w.Tenant, Access: w.Access, CMK: w.CMK, Cluster: w.Cluster, Audit: w.Store, Build: "test", Now: r.clock.now})
+	certificate, private, err := pki.NewAuthority(pki.KindLink, w.Store.Deployment(), time.Now())
+	w.Must(err)
+	link, err := pki.LoadAuthority(pki.KindLink, certificate, private)
+	w.Must(err)
+	h := api.New(api.Config{Tenant: w.Tenant, Access: w.Access, CMK: w.CMK, Cluster: w.Cluster, Audit: w.Store,
+		Rotation: rotation.New(rotation.Config{Store: w.Store}), Export: escrow.New(w.Store, link), Build: "test", Now: r.clock.now})
 	mux := http.NewServeMux() // as the server serves it
 	mux.Handle("/", h)
 	r.srv = httptest.NewServer(mux)

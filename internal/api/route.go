@@ -9,7 +9,7 @@ import (
 // route is one line of the API.
 type route struct {
 	method  string
-	pattern string // below the family's prefix; {name} takes one segment
+	pattern string // below the family's prefix; {name} takes one segment, {name}:verb one that ends so
 	family  family
 	// versions are the dates that the call has, oldest first; the handler is told
 	// which one was chosen. Empty for calls without versions.
@@ -84,11 +84,16 @@ func matchPattern(pattern, path string) (map[string]string, bool) {
 			}
 			continue
 		}
-		v, err := url.PathUnescape(have[i])
+		name, verb, _ := strings.Cut(w[1:], "}") // a verb may follow, as in {clusterName}:rotate
+		segment, ok := strings.CutSuffix(have[i], verb)
+		if !ok {
+			return nil, false
+		}
+		v, err := url.PathUnescape(segment)
 		if err != nil || v == "" {
 			return nil, false
 		}
-		vars[strings.Trim(w, "{}")] = v
+		vars[name] = v
 	}
 	return vars, true
 }

@@ -103,6 +103,9 @@ func routes() []route {
 
 		{method: get, pattern: "/groups/{groupId}/encryptionAtRest", family: own, handle: getKeyStatus},
 		{method: post, pattern: "/groups/{groupId}/encryptionAtRest:tryAgain", family: own, handle: tryAgain},
+		{method: get, pattern: "/groups/{groupId}/clusters/{clusterName}", family: own, handle: getClusterKeys},
+		{method: post, pattern: "/groups/{groupId}/clusters/{clusterName}:rotateMasterKey", family: own, handle: rotateMasterKey},
+		{method: post, pattern: "/orgs/{orgId}/keys:export", family: own, handle: exportKeys},
 		{method: get, pattern: "/orgs/{orgId}/audit:verify", family: own, handle: verifyAudit},
 		{method: get, pattern: "/hosts", family: own, handle: listHosts},
 		{method: post, pattern: "/hosts/enrolmentTokens", family: own, handle: createEnrolmentToken},

@@ -43,6 +43,7 @@ func agentCommand() *cobra.Command {
 			return agent.Run(c.Context(), cfg)
 		},
 	}
+	c.AddCommand(agentRecoverCommand())
 	f := c.Flags()
 	f.StringVar(&cfg.DataDir, "data-dir", "", "directory of this host's keys and nodes (needed)")
 	f.StringVar(&cfg.ServerURL, "server", "", "the control plane's address for agents, https://host:port (needed)")
@@ -53,5 +54,35 @@ func agentCommand() *cobra.Command {
 	f.BoolVar(&cfg.StopNodesOnExit, "stop-nodes-on-exit", false, "stop the database nodes when the agent ends; without it they go on and the next agent adopts them")
 	f.StringVar(&cfg.ReadyFile, "ready-file", "", "file that is written when the agent serves")
 	f.StringVar(&canary, "canary-role-arn", "", "role in the platform's account that tells a customer's refusal from our own fault")
+	return c
+}
+
+func agentRecoverCommand() *cobra.Command {
+	var cfg agent.RecoverConfig
+	c := &cobra.Command{
+		Use: "recover", Short: "Rebuild the wrapped keys of this host", Args: cobra.NoArgs,
+		Long: "Puts the wrapped keys of this host back, from the control plane's escrow (--server) or from a bundle that\n" +
+			"`keywright key export` wrote (--bundle). Missing ones are added and older ones replaced; nothing is removed. The\n" +
+			"agent must be stopped and the host enrolled.",
+		RunE: func(c *cobra.Command, _ []string) error {
+			var err error
+			if cfg.DataDir, err = absolute(cfg.DataDir); err != nil {
+				return err
+			}
+			if (cfg.ServerURL == "") == (cfg.BundleFile == "") {
+				return usageError{errors.New("one of --server and --bundle is needed")}
+			}
+			cfg.Logger = logger(c)
+			done, err := agent.Recover(c.Context(), cfg)
+			if err != nil {
+				return fmt.Errorf("recover keys: %w", err)
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%d wrapped keys restored (%d of them records of destroyed keys), %d were here\n", done.Restored, done.Destroyed, done.Kept)
+			return err
+		},
+	}
+	c.Flags().StringVar(&cfg.DataDir, "data-dir", "", "directory of this host's keys and nodes (needed)")
+	c.Flags().StringVar(&cfg.ServerURL, "server", "", "recover from the control plane at https://host:port")
+	c.Flags().StringVar(&cfg.BundleFile, "bundle", "", "recover from a bundle of `keywright key export`")
 	return c
 }

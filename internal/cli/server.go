@@ -24,7 +24,7 @@ func serverCommand() *cobra.Command {
 			cfg.Log = logger(c)
 			protect(cfg.Log)
 			cfg.API = func(s server.Services) http.Handler {
-				return api.New(api.Config{Tenant: s.Tenant, Access: s.Access, CMK: s.CMK, Cluster: s.Cluster, Audit: s.Store, Build: build(), Logger: cfg.Log})
+				return api.New(api.Config{Tenant: s.Tenant, Access: s.Access, CMK: s.CMK, Cluster: s.Cluster, Rotation: s.Rotation, Export: s.Export, Audit: s.Store, Build: build(), Logger: cfg.Log})
 			}
 			return server.Run(c.Context(), cfg)
 		},

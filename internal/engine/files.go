@@ -164,12 +164,14 @@ func watchKey(ctx context.Context, o *opened, period time.Duration, log *slog.Lo
 		id := o.keyring.MasterKeyID()
 		state, err := o.source.State(ctx, id)
 		switch {
-		case errors.Is(err, keysource.ErrNotFound):
+		case errors.Is(err, keysource.ErrNotFound) && o.keyring.MasterKeyID() == id:
 			return exit(ExitKey, fmt.Errorf("%w: %s does not exist", errKeyInactive, id))
 		case err != nil:
 			if ctx.Err() == nil {
 				log.Warn("state of the master key could not be asked for", "error", err)
 			}
+		case state != keys.StateActive && o.keyring.MasterKeyID() != id:
+			// It was replaced while the answer was under way.
 		case state != keys.StateActive:
 			return exit(ExitKey, fmt.Errorf("%w: %s is %s", errKeyInactive, id, state))
 		}

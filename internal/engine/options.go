@@ -38,6 +38,9 @@ type Options struct {
 	NodeID keys.NodeID
 	// LogPath is a file that the log is appended to; empty: standard error.
 	LogPath string
+	// AfterStep, if set, is called between the steps of a rotation of the master key
+	// ("created", "replaced", "recorded"): a test ends the process there.
+	AfterStep func(step string)
 }
 
 // Encryption is whether a node's files are encrypted, and where its master key is.

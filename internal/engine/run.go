@@ -152,7 +152,7 @@ func listen(o Options) ([]net.Listener, error) {
 }
 
 // serve answers clients until something ends it, and closes everything in order.
-func serve(ctx context.Context, o Options, data *opened, replica *replication.Replica, fatal <-chan string, log *slog.Logger) (err error) {
+func serve(ctx context.Context, o Options, data *opened, replica *replication.Replica, fatal chan string, log *slog.Logger) (err error) {
 	var certificates *wire.Certificates
 	if o.TLSMode != wire.TLSDisabled {
 		// Clients prove themselves with a login; a certificate is looked at if shown.
@@ -170,7 +170,7 @@ func serve(ctx context.Context, o Options, data *opened, replica *replication.Re
 	var port *wire.Server
 	commands := command.NewServer(command.Config{
 		Node: replica, Auth: o.Auth, Set: o.ReplSet, Host: o.host(listeners[0].Addr().(*net.TCPAddr).Port), TLS: certificates != nil,
-		Logger: log, Stop: stop, Connections: func() int { return port.Connections() },
+		Logger: log, Stop: stop, RotateMasterKey: newRotator(o, data, replica, fatal, log).command(), Connections: func() int { return port.Connections() },
 	})
 	port = wire.NewServer(wire.ServerConfig{Handler: commands, Mode: o.TLSMode, Certificates: certificates, Logger: log})
 	var g errgroup.Group

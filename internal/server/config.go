@@ -15,6 +15,8 @@ import (
 	"github.com/keywright/keywright/internal/control/access"
 	"github.com/keywright/keywright/internal/control/cluster"
 	"github.com/keywright/keywright/internal/control/cmk"
+	"github.com/keywright/keywright/internal/control/escrow"
+	"github.com/keywright/keywright/internal/control/rotation"
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/kms"
 	"github.com/keywright/keywright/internal/secret"
@@ -60,6 +62,9 @@ type Services struct {
 	Access  *access.Service
 	CMK     *cmk.Service
 	Cluster *cluster.Service
+	// Rotation plans the rotation of master keys, Export makes bundles of wrapped keys.
+	Rotation *rotation.Service
+	Export   *escrow.Service
 	// DatabaseCA is the certificate (PEM) that the databases' certificates come from.
 	DatabaseCA []byte
 	Log        *slog.Logger

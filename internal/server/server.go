@@ -17,6 +17,8 @@ import (
 	"github.com/keywright/keywright/internal/control/access"
 	"github.com/keywright/keywright/internal/control/cluster"
 	"github.com/keywright/keywright/internal/control/cmk"
+	"github.com/keywright/keywright/internal/control/escrow"
+	"github.com/keywright/keywright/internal/control/rotation"
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/kms"
 	"github.com/keywright/keywright/internal/kms/awskms"
@@ -105,6 +107,7 @@ func assemble(ctx context.Context, cfg Config) (p *plane, err error) {
 		Cluster: cluster.New(cluster.Config{
 			Store: st, Custody: keys, LinkCA: p.cas.linkFingerprint(), Log: cfg.Log, ShowCreating: cfg.ShowCreating, ShowDeleting: cfg.ShowDeleting,
 		}),
+		Rotation: rotation.New(rotation.Config{Store: st, Log: cfg.Log}), Export: escrow.New(st, p.cas[pki.KindLink]),
 		DatabaseCA: p.cas.pem(pki.KindDatabase), Log: cfg.Log,
 	}
 	if cfg.InitFile != "" {
@@ -150,6 +153,7 @@ func (p *plane) run(ctx context.Context) error {
 	}
 	start("custody", p.services.CMK.Run)
 	start("clusters", p.services.Cluster.Run)
+	start("rotations", p.services.Rotation.Run)
 	start("roles", func(ctx context.Context) error { return p.services.Access.Run(ctx, p.cfg.Log) })
 	start("link certificate", p.keeper.Run)
 	start("platform identity", p.learnIdentity)

@@ -104,6 +104,35 @@ type Cluster struct {
 	Converting string `json:"converting,omitempty"`
 	// Created is followed by Ready when the cluster was usable for the first time.
 	Ready time.Time `json:"ready,omitzero"`
+	// Rotation is the newest plan to rotate the master keys of the cluster's nodes.
+	Rotation *RotationPlan `json:"rotation,omitempty"`
+}
+
+// RotationPlan is one rotation of a cluster's master keys, node after node.
+type RotationPlan struct {
+	// Reason is ON_DEMAND or AGE, By who asked.
+	Reason string `json:"reason"`
+	By     string `json:"by,omitempty"`
+	// State is PENDING, RUNNING or DONE.
+	State     string         `json:"state"`
+	Requested time.Time      `json:"requested"`
+	Started   time.Time      `json:"started,omitzero"`
+	Finished  time.Time      `json:"finished,omitzero"`
+	Nodes     []NodeRotation `json:"nodes"`
+}
+
+// NodeRotation is the part of one node in a plan.
+type NodeRotation struct {
+	Node keys.NodeID `json:"node"`
+	// State is PENDING, RUNNING, DONE or SKIPPED (a node that went, or has no key).
+	State string `json:"state"`
+	// Counter is the node's Rotation that carries it out.
+	Counter  uint64     `json:"counter,omitempty"`
+	From     keys.KeyID `json:"from,omitempty"`
+	To       keys.KeyID `json:"to,omitempty"`
+	Failure  string     `json:"failure,omitempty"`
+	Started  time.Time  `json:"started,omitzero"`
+	Finished time.Time  `json:"finished,omitzero"`
 }
 
 // Node is one database process of a cluster, as the control plane wants it.
@@ -117,6 +146,10 @@ type Node struct {
 	// Generation grows with every change of the fields above.
 	Generation       uint64   `json:"generation"`
 	KMIPFingerprints []string `json:"kmipFingerprints,omitempty"`
+	// Rotation counts the rotations of the master key that were ordered.
+	Rotation uint64 `json:"rotation,omitempty"`
+	// RetiredKeys are replaced master keys that the host is to destroy.
+	RetiredKeys []keys.KeyID `json:"retiredKeys,omitempty"`
 	// Buried marks a tombstone: the agent must remove the node and its keys.
 	Buried bool `json:"-"`
 }
@@ -134,6 +167,10 @@ type NodeStatus struct {
 	MasterKey  keys.KeyID  `json:"masterKey,omitempty"`
 	Since      time.Time   `json:"since"`
 	Users      uint64      `json:"users"`
+	// Rotation is the newest ordered rotation of the master key that was carried out,
+	// RotationFailure why the newest attempt at one failed.
+	Rotation        uint64 `json:"rotation,omitempty"`
+	RotationFailure string `json:"rotationFailure,omitempty"`
 	// Told is the phase that an event last told of; a node that runs forgets it.
 	Told string `json:"told,omitempty"`
 }

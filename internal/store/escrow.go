@@ -95,6 +95,11 @@ func (t *Tx) EscrowOfHost(h keys.HostID) ([]EscrowedWrap, error) {
 	return docs[EscrowedWrap](t, `SELECT doc FROM escrow WHERE host_id = ? ORDER BY created, key_id, generation`, string(h))
 }
 
+// Escrow lists the wraps of all hosts, oldest first.
+func (t *Tx) Escrow() ([]EscrowedWrap, error) {
+	return docs[EscrowedWrap](t, `SELECT doc FROM escrow ORDER BY created, key_id, generation`)
+}
+
 // EscrowOfNode lists the wraps of a node, oldest first.
 func (t *Tx) EscrowOfNode(n keys.NodeID) ([]EscrowedWrap, error) {
 	return docs[EscrowedWrap](t, `SELECT doc FROM escrow WHERE node_id = ? ORDER BY created, key_id, generation`, string(n))

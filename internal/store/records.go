@@ -204,4 +204,7 @@ type EscrowedWrap struct {
 	Created    time.Time      `json:"created"`
 	// Revision orders the states of one wrap: an older one never replaces a newer.
 	Revision uint64 `json:"revision"`
+	// Activated is when the key became Active, Meta the agent's description of it.
+	Activated time.Time       `json:"activated,omitzero"`
+	Meta      json.RawMessage `json:"meta,omitempty"`
 }

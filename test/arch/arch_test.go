@@ -27,7 +27,7 @@ var floors = [][]string{
 	{"engine"},
 	{
 		"custody", "kms", "envelope", "keys", "secret", "pki", "agentlink", "audit", "awslocal", "client",
-		"health", "telemetry", "config", "apierr",
+		"health", "telemetry", "config", "apierr", "bundle",
 	},
 }
 
@@ -35,11 +35,13 @@ var floors = [][]string{
 // (control/cmk and control/access) are neighbours of each other too.
 var neighbours = map[string][]string{
 	"server":              {"control", "store"},
-	"api":                 {"control/tenant", "control/access", "control/cmk", "control/cluster", "store"},
+	"api":                 {"control/tenant", "control/access", "control/cmk", "control/cluster", "control/rotation", "control/escrow", "store"},
 	"control/tenant":      {"store"},
 	"control/access":      {"store", "control/tenant"},
 	"control/cmk":         {"store", "control/tenant", "control/access"},
 	"control/cluster":     {"store", "control/tenant", "control/cmk"},
+	"control/rotation":    {"store", "control/tenant"},
+	"control/escrow":      {"store", "control/tenant"},
 	"control/controltest": {"store", "control/tenant", "control/access", "control/cmk", "control/cluster"},
 	"agent":               {"agent/driver", "agent/durable", "agent/wraps", "kmip"},
 	"agent/wraps":         {"agent/durable", "kmip"},
@@ -60,6 +62,7 @@ var neighbours = map[string][]string{
 	"envelope":            {"kms", "keys", "secret"},
 	"pki":                 {"keys", "secret"},
 	"agentlink":           {"custody", "keys"},
+	"bundle":              {"agentlink", "envelope", "pki"},
 	"client":              {"secret"},
 }
 

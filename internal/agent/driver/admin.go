@@ -14,6 +14,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
+	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/secret"
 )
 
@@ -171,6 +172,24 @@ func (a *Admin) ApplyUsers(ctx context.Context, wanted, unwanted []User) (done [
 		return errors.Join(errs...)
 	})
 	return done, err
+}
+
+// RotateMasterKey has the node seal its keyring with a new master key, and gives the
+// key in use afterwards. from makes it safe to repeat: a node that does not use that
+// key any more keeps the one it has.
+func (a *Admin) RotateMasterKey(ctx context.Context, from keys.KeyID) (to keys.KeyID, err error) {
+	err = a.with(ctx, true, func(c *mongo.Client) error {
+		var answer struct {
+			MasterKey keys.KeyID `bson:"masterKey"`
+		}
+		err := c.Database("admin").RunCommand(ctx, bson.D{{Key: "keywrightRotateMasterKey", Value: 1}, {Key: "from", Value: string(from)}}).Decode(&answer)
+		if err != nil {
+			return fmt.Errorf("keywrightRotateMasterKey on node: %w", err)
+		}
+		to = answer.MasterKey
+		return nil
+	})
+	return to, err
 }
 
 func applyUser(ctx context.Context, c *mongo.Client, u User) error {

@@ -1,7 +1,10 @@
 package driver
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -63,6 +66,9 @@ type Driver interface {
 	// MasterKey reads which master key the files in a data directory name. It needs
 	// no key. A directory without encryption gives an error.
 	MasterKey(dbPath string) (keys.KeyID, error)
+	// MasterKeys lists every master key that any file in a data directory names, sorted;
+	// none for a directory without encryption.
+	MasterKeys(dbPath string) ([]keys.KeyID, error)
 }
 
 // Bundled is the engine in the program itself, `keywright mongod`.
@@ -96,28 +102,54 @@ func (Bundled) Serves(args []string, dbPath string) bool {
 
 // MasterKey implements Driver: the newest keyring names it.
 func (Bundled) MasterKey(dbPath string) (keys.KeyID, error) {
-	var newest keys.KeyID
-	var highest uint64
-	files, err := filepath.Glob(filepath.Join(dbPath, "keyring.*"))
+	all, err := keyrings(dbPath)
 	if err != nil {
-		return "", fmt.Errorf("list keyrings: %w", err)
+		return "", err
 	}
-	for _, f := range files {
-		if strings.HasSuffix(f, ".tmp") {
-			continue
-		}
-		gen, id, _, err := cryptofs.InspectKeyring(vfs.Default, f)
-		if err != nil {
-			return "", err
-		}
-		if gen > highest {
-			highest, newest = gen, id
-		}
-	}
-	if newest == "" {
+	if len(all) == 0 {
 		return "", fmt.Errorf("no keyring in %s", dbPath)
 	}
-	return newest, nil
+	return all[slices.Max(slices.Collect(maps.Keys(all)))], nil
+}
+
+// MasterKeys implements Driver.
+func (Bundled) MasterKeys(dbPath string) ([]keys.KeyID, error) {
+	all, err := keyrings(dbPath)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Compact(slices.Sorted(maps.Values(all))), nil
+}
+
+// keyringTries is how often the list of keyrings is taken anew when one was replaced
+// while they were read.
+const keyringTries = 20
+
+// keyrings maps the generations of a directory's keyrings to the keys that they name.
+func keyrings(dbPath string) (map[uint64]keys.KeyID, error) {
+	var err error
+	for range keyringTries {
+		var files []string
+		if files, err = filepath.Glob(filepath.Join(dbPath, "keyring.*")); err != nil {
+			return nil, fmt.Errorf("list keyrings: %w", err)
+		}
+		out := map[uint64]keys.KeyID{}
+		for _, f := range files {
+			if strings.HasSuffix(f, ".tmp") {
+				continue
+			}
+			var gen uint64
+			var id keys.KeyID
+			if gen, id, _, err = cryptofs.InspectKeyring(vfs.Default, f); err != nil {
+				break
+			}
+			out[gen] = id
+		}
+		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return out, err
+		}
+	}
+	return nil, err
 }
 
 // Rewrite implements Driver.

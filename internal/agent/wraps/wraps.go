@@ -1,6 +1,7 @@
 package wraps
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -60,10 +61,68 @@ func (r Record) Unwrapped() (envelope.Wrapped, error) {
 
 // Escrow is the record as the control plane keeps it.
 func (r Record) Escrow() agentlink.EscrowedWrap {
+	meta, err := json.Marshal(r.Meta)
+	if err != nil {
+		meta = nil // of strings and numbers only: it cannot fail
+	}
 	return agentlink.EscrowedWrap{
 		Node: r.Node, Project: r.Project, Cluster: r.Cluster, Key: r.Key, Purpose: r.Purpose, State: r.State,
-		Generation: r.Generation, Revision: r.Revision, Wrapped: r.Wrapped, Created: r.Created,
+		Generation: r.Generation, Revision: r.Revision, Wrapped: r.Wrapped, Created: r.Created, Activated: r.Activated, Meta: meta,
 	}
+}
+
+// FromEscrow is the record of a wrap that the control plane kept. A wrap that was
+// escrowed without a description is a master key that the agent made itself. One that
+// its host called destroyed without an order is in escrow with its ciphertext: it
+// becomes Active again, as a change that escrow has yet to hear of.
+func FromEscrow(w agentlink.EscrowedWrap) (Record, error) {
+	r := Record{
+		Format: Format, Key: w.Key, Node: w.Node, Project: w.Project, Cluster: w.Cluster, Purpose: w.Purpose, State: w.State,
+		Revision: w.Revision, Generation: w.Generation, Created: w.Created, Activated: w.Activated, Wrapped: w.Wrapped, Escrowed: w.Revision,
+	}
+	if !r.State.Readable() && len(r.Wrapped) > 0 {
+		r.State, r.Revision = keys.StateActive, w.Revision+1
+	}
+	switch {
+	case !r.State.Readable():
+	case len(w.Meta) > 0:
+		if err := json.Unmarshal(w.Meta, &r.Meta); err != nil {
+			return r, fmt.Errorf("description of key %s: %w", w.Key, err)
+		}
+	case w.Purpose == keys.PurposeMasterKey:
+		r.Meta = kmip.Meta{Type: kmip.TypeSymmetricKey, Format: kmip.FormatRaw, Algorithm: "AES", Length: 256, UsageMask: encryptDecrypt}
+	default:
+		return r, fmt.Errorf("key %s was escrowed without the description that its kind needs", w.Key)
+	}
+	return r, nil
+}
+
+// encryptDecrypt is KMIP's usage mask of a key that encrypts and decrypts.
+const encryptDecrypt = 0x4 | 0x8
+
+// Restore puts back a record as the control plane kept it, with its revision. What is
+// here already stays if it is as new, and a key that can be read is never replaced by
+// the record of a destroyed one: destroying is another order's business. restored
+// tells whether anything was written.
+func (s *Store) Restore(r Record) (restored bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if have, ok := s.records[r.Key]; ok {
+		if have.Node != r.Node {
+			return false, fmt.Errorf("restore wrapped key %s: it is here as another node's", r.Key)
+		}
+		if have.Revision >= r.Revision || have.State.Readable() && !r.State.Readable() {
+			return false, nil
+		}
+	}
+	if !keys.ValidID(string(r.Node)) || !r.Key.Valid() {
+		return false, fmt.Errorf("restore wrapped key: %q of node %q is no identifier of a key", r.Key, r.Node)
+	}
+	r.Format = Format
+	if err := check(r, s.path(r)); err != nil {
+		return false, err
+	}
+	return true, s.write(r)
 }
 
 // Store is the directory of a host's records. It is safe for concurrent use.
@@ -216,6 +275,19 @@ func (s *Store) list(keep func(Record) bool) []Record {
 		return strings.Compare(string(a.Key), string(b.Key))
 	})
 	return out
+}
+
+// DestroyKey drops the ciphertext of one key, like Destroy.
+func (s *Store) DestroyKey(key keys.KeyID) error {
+	r, ok := s.Get(key)
+	if !ok || !r.State.Readable() {
+		return nil
+	}
+	r.State, r.Wrapped = keys.StateDestroyed, nil
+	if _, err := s.Put(r); err != nil {
+		return fmt.Errorf("destroy wrapped key: %w", err)
+	}
+	return nil
 }
 
 // Destroy drops the ciphertexts of a node's keys but those in keep, and records

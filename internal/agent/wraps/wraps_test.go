@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/keywright/keywright/internal/agent/wraps"
+	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/envelope"
 	"github.com/keywright/keywright/internal/keys"
 )
@@ -248,5 +249,63 @@ func TestNamesThatLeaveTheDirectoryAreRefused(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "keys")
 	if _, err := open(t, dir).Put(fresh(t, "../../elsewhere")); err == nil {
 		t.Error("written elsewhere")
+	}
+}
+
+func TestRestoreAddsAndNeverTakes(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "keys"))
+	r := put(t, s, fresh(t, newNode()))
+	kept := r.Escrow()
+	restore := func(w agentlink.EscrowedWrap) bool {
+		t.Helper()
+		rec, err := wraps.FromEscrow(w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done, err := s.Restore(rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return done
+	}
+	if restore(kept) {
+		t.Error("the same was written again")
+	}
+	newer := kept
+	newer.State, newer.Revision = keys.StateActive, 5
+	if !restore(newer) || restore(kept) {
+		t.Error("newer is not put back, or older is")
+	}
+	gone := newer
+	gone.State, gone.Revision, gone.Wrapped = keys.StateDestroyed, 6, nil
+	if restore(gone) {
+		t.Error("a readable key was replaced by the record of a destroyed one")
+	}
+	// The host destroyed it, and nobody ordered that: escrow has the ciphertext.
+	if err := s.DestroyKey(r.Key); err != nil {
+		t.Fatal(err)
+	}
+	unordered := newer
+	unordered.State, unordered.Revision = keys.StateDestroyed, 6
+	if !restore(unordered) || restore(unordered) {
+		t.Error("a key that was destroyed without an order is not put back once")
+	}
+	back, _ := s.Get(r.Key)
+	if back.State != keys.StateActive || len(back.Wrapped) == 0 || back.Escrowed >= back.Revision {
+		t.Errorf("put back as %+v", back)
+	}
+	// A destroyed key that is not known here becomes a record, so that it is not missed.
+	gone.Key = keys.NewKeyID()
+	if !restore(gone) {
+		t.Error("no record of a destroyed key")
+	}
+	foreign := newer
+	foreign.Node, foreign.Revision = newNode(), 9
+	rec, err := wraps.FromEscrow(foreign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Restore(rec); err == nil {
+		t.Error("another node's key was put in the place of this one's")
 	}
 }

@@ -165,6 +165,7 @@ func (s *Service) compose(tx *store.Tx, h store.Host) (agentlink.Desired, string
 		d.Nodes = append(d.Nodes, agentlink.Node{
 			ID: n.ID, Project: n.Project, Cluster: n.Cluster, Engine: engine, Run: n.Run, Encrypted: n.Encrypted,
 			Generation: n.Generation, ReplicaSet: c.ReplicaSet, KMIPClientFingerprints: n.KMIPFingerprints,
+			Rotation: n.Rotation, RetiredKeys: n.RetiredKeys,
 		})
 		if projects[n.Project] {
 			continue

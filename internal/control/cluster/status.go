@@ -152,6 +152,7 @@ func (s *Service) nodeStatus(tx *store.Tx, h store.Host, in agentlink.NodeStatus
 	now := store.NodeStatus{
 		Node: n.ID, Phase: clip(string(in.Phase)), Message: clip(in.Message), Port: in.Port, PID: in.PID, Encrypted: in.Encrypted,
 		Generation: in.Generation, Primary: in.Primary, MasterKey: keys.KeyID(clip(string(in.MasterKey))), Users: in.UsersRevision, Since: in.Since.UTC().Truncate(time.Microsecond),
+		Rotation: in.Rotation, RotationFailure: clip(in.RotationFailure),
 	}
 	// A node that keeps failing goes through the same phases again and again: one event
 	// tells of it, until it runs.
@@ -287,7 +288,7 @@ func (s *Service) escrow(tx *store.Tx, host keys.HostID, wraps []agentlink.Escro
 		if err != nil {
 			return err
 		}
-		if n.Project != w.Project || n.Cluster != w.Cluster || !w.Key.Valid() || len(w.Wrapped) == 0 || len(w.Wrapped) > maxWrapped || w.Generation == 0 || w.Purpose == "" || w.State == "" {
+		if n.Project != w.Project || n.Cluster != w.Cluster || !w.Key.Valid() || len(w.Wrapped) == 0 || len(w.Wrapped) > maxWrapped || len(w.Meta) > maxWrapped || w.Generation == 0 || w.Purpose == "" || w.State == "" {
 			return apierr.BadRequest("INVALID_WRAP", "The wrap of key %q does not fit the node, or is malformed.", clip(string(w.Key)))
 		}
 		if err := roomFor(tx, n, w.Key); err != nil {
@@ -295,7 +296,7 @@ func (s *Service) escrow(tx *store.Tx, host keys.HostID, wraps []agentlink.Escro
 		}
 		err = tx.PutEscrow(store.EscrowedWrap{
 			Key: w.Key, Generation: w.Generation, Revision: w.Revision, Node: w.Node, Host: host, Project: w.Project, Cluster: w.Cluster,
-			State: w.State, Purpose: w.Purpose, Wrapped: w.Wrapped, Created: w.Created,
+			State: w.State, Purpose: w.Purpose, Wrapped: w.Wrapped, Created: w.Created, Activated: w.Activated, Meta: w.Meta,
 		})
 		switch {
 		case errors.Is(err, store.ErrOlder):
@@ -372,7 +373,7 @@ func (s *Service) Wraps(ctx context.Context, host keys.HostID) (out []agentlink.
 		for _, w := range all {
 			out = append(out, agentlink.EscrowedWrap{
 				Node: w.Node, Project: w.Project, Cluster: w.Cluster, Key: w.Key, Purpose: w.Purpose, State: w.State,
-				Generation: w.Generation, Revision: w.Revision, Wrapped: w.Wrapped, Created: w.Created,
+				Generation: w.Generation, Revision: w.Revision, Wrapped: w.Wrapped, Created: w.Created, Activated: w.Activated, Meta: w.Meta,
 			})
 		}
 		return err

@@ -41,6 +41,8 @@ const (
 	ReplSetConfigure Action = "replSetConfigure"
 	Shutdown         Action = "shutdown"
 	KillAnyCursor    Action = "killAnyCursor"
+	// RotateMasterKey is Keywright's own; root alone has it.
+	RotateMasterKey Action = "rotateMasterKey"
 )
 
 // Resource is what an action is done to: the cluster, a database (Collection
@@ -129,7 +131,7 @@ func grants(role string) (list []grant, adminOnly bool) {
 			g, _ := grants(part)
 			all = append(all, g...)
 		}
-		return append(all, grant{reach: onCluster, actions: []Action{ReplSetConfigure, Shutdown, KillAnyCursor}}), true
+		return append(all, grant{reach: onCluster, actions: []Action{ReplSetConfigure, Shutdown, KillAnyCursor, RotateMasterKey}}), true
 	}
 	return nil, false
 }

@@ -92,6 +92,7 @@ type node struct {
 	port     *wire.Server
 	served   chan struct{}
 	stopped  chan struct{}
+	rotate   func(context.Context, keys.KeyID) (before, after keys.KeyID, err error)
 }
 
 // startNode starts a fresh node, initiates its set and makes the user root.
@@ -136,7 +137,7 @@ func (n *node) start() {
 	n.stopped = make(chan struct{})
 	stopped := n.stopped
 	n.commands = command.NewServer(command.Config{
-		Node: n.replica, Auth: true, Set: setName, Host: n.addr, TLS: true, Logger: log, Stop: func() { close(stopped) },
+		Node: n.replica, Auth: true, Set: setName, Host: n.addr, TLS: true, Logger: log, Stop: func() { close(stopped) }, RotateMasterKey: n.rotate,
 	})
 	n.port = wire.NewServer(wire.ServerConfig{Handler: n.commands, Mode: wire.TLSRequire, Certificates: certificates, Logger: log})
 	n.served = make(chan struct{})

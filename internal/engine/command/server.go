@@ -15,6 +15,7 @@ import (
 	"github.com/keywright/keywright/internal/engine/replication"
 	"github.com/keywright/keywright/internal/engine/storage"
 	"github.com/keywright/keywright/internal/engine/wire"
+	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/secret"
 )
 
@@ -50,6 +51,11 @@ type Config struct {
 	Stop func()
 	// Arguments are the command line that getCmdLineOpts shows: no secrets.
 	Arguments []string
+	// RotateMasterKey seals the node's keyring with a new master key, unless the one in
+	// use is not from any more (empty: whatever it is). It gives the key in use before
+	// and after. It is nil on a node without encryption, safe for concurrent use, and
+	// once begun it does not stop half-way because ctx ends.
+	RotateMasterKey func(ctx context.Context, from keys.KeyID) (before, after keys.KeyID, err error)
 	// Connections counts open connections, for serverStatus; may be nil.
 	Connections func() int
 }

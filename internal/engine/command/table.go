@@ -70,7 +70,7 @@ func commandTable() []command {
 	var all []command
 	for _, group := range [][]command{
 		handshakeCommands(), loginCommands(), userCommands(), writeCommands(), readCommands(), cursorCommands(),
-		sessionCommands(), catalogueCommands(), diagnosticCommands(), replicaCommands(),
+		sessionCommands(), catalogueCommands(), diagnosticCommands(), replicaCommands(), keyCommands(),
 	} {
 		all = append(all, group...)
 	}

@@ -200,6 +200,24 @@ func (k *Keyring) Rewrap(mk MasterKey) error {
 	return nil
 }
 
+// Tidy removes every keyring file but the current one, durably.
+func (k *Keyring) Tidy() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.state != nil {
+		return fmt.Errorf("tidy keyring: %w", k.state)
+	}
+	return k.removeOthers()
+}
+
+// Err tells whether the keyring still takes changes: nil, ErrKeyringClosed, or
+// ErrKeyringUncertain after a replacement that failed half-way.
+func (k *Keyring) Err() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.state
+}
+
 // Close wipes the keyring's copy of the master key. Keysets that were handed out
 // stay usable. It may be called more than once.
 func (k *Keyring) Close() {

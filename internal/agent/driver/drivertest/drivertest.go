@@ -72,8 +72,20 @@ func run(ctx context.Context, args []string) error {
 	return engine.Run(ctx, engine.Options{
 		DBPath: o["dbpath"], Port: o.number("port"), BindIP: o["bind_ip"], ReplSet: o["replSet"], Auth: o["auth"] != "",
 		TLSMode: wire.TLSMode(o["tlsMode"]), TLSCertificateKeyFile: o["tlsCertificateKeyFile"], TLSCAFile: o["tlsCAFile"],
-		NodeID: keys.NodeID(o["nodeId"]), LogPath: o["logpath"], Encryption: encryption,
+		NodeID: keys.NodeID(o["nodeId"]), LogPath: o["logpath"], Encryption: encryption, AfterStep: killAfter,
 	})
+}
+
+// killAfter kills the node itself after a step that a test has named in the file
+// KEYWRIGHT_TEST_KILL_FILE, once.
+func killAfter(step string) {
+	path := os.Getenv("KEYWRIGHT_TEST_KILL_FILE")
+	if b, err := os.ReadFile(path); err != nil || string(b) != step { //nolint:gosec // a test's own file
+		return
+	}
+	_ = os.Remove(path)
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {}
 }
 
 type options map[string]string

@@ -1,0 +1,13 @@
+// Package rotation plans the rotation of the clusters' master keys and follows it.
+//
+// A rotation is asked for (Request), or due because a node's master key has grown old.
+// Its plan is part of the cluster's record, so a crash at any point resumes. One
+// cluster of a project after the other and one node after the other is told, through
+// its host's desired state, to rotate; the node makes a new key and seals its keyring
+// with it while it runs (key-plane section 4). When the host reports the new key and
+// the key is Active in escrow, that rotation is acknowledged: only then the replaced
+// key is named for destruction, explicitly and with an event. Nothing else destroys it.
+//
+// A node that cannot rotate now (it is paused, or its customer key cannot be used)
+// waits and does not keep other clusters waiting.
+package rotation
