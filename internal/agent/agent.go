@@ -329,14 +329,27 @@ func (a *Agent) takeUp(parts context.Context, d agentlink.Desired) error {
 	if err := check(d); err != nil {
 		return fmt.Errorf("the control plane's desired state is refused: %w", err)
 	}
+	if have, _ := a.wishes.get(); d.Revision >= have.Revision {
+		a.relay(d) // a disk that fails must not keep evidence back
+	}
 	if err := a.wishes.take(d); err != nil {
 		return err
 	}
 	if err := a.reconcile(parts); err != nil {
 		return err
 	}
+	a.relay(d) // to those who have just begun
 	a.reporter.poke()
 	return nil
+}
+
+// relay hands the other validators' words to the custodians.
+func (a *Agent) relay(d agentlink.Desired) {
+	for _, p := range d.Projects {
+		if c, ok := a.custodian(p.ID); ok && p.CustomerKey != nil {
+			c.hear(p.Validators)
+		}
+	}
 }
 
 // access implements custodians.
@@ -378,6 +391,20 @@ func (a *Agent) nodesOf(p keys.ProjectID) []*node {
 func (a *Agent) stopEncrypted(p keys.ProjectID) {
 	for _, n := range a.nodesOf(p) {
 		n.takeAway()
+		n.poke()
+	}
+}
+
+// rehearse makes the nodes of one cluster follow a drill: its denial stops them, its
+// end wakes them.
+func (a *Agent) rehearse(p keys.ProjectID, cluster keys.ClusterID) {
+	for _, n := range a.nodesOf(p) {
+		if n.cluster() != cluster {
+			continue
+		}
+		if c, ok := a.custodian(p); ok && c.mustBeDown(cluster) {
+			n.takeAway()
+		}
 		n.poke()
 	}
 }

@@ -26,8 +26,9 @@ type custodian struct {
 	loop       *custody.Loop
 	recorder   journal
 	log        *slog.Logger
-	enforce    func(custody.State) // stops the project's encrypted nodes; returns at once
-	release    func()              // tells nodes that they may start
+	enforce    func(custody.State)  // stops the project's encrypted nodes; returns at once
+	release    func()               // tells nodes that they may start
+	rehearse   func(keys.ClusterID) // makes the encrypted nodes of a cluster look at a drill
 
 	mu       sync.Mutex
 	key      agentlink.CustomerKey
@@ -47,9 +48,10 @@ func newCustodian(a *Agent, p agentlink.Project) *custodian {
 	c.log = a.log.With(slog.String("project", string(p.ID)))
 	c.enforce = func(custody.State) { a.stopEncrypted(p.ID) }
 	c.release = func() { a.wakeProject(p.ID) }
+	c.rehearse = func(cluster keys.ClusterID) { a.rehearse(p.ID, cluster) }
 	c.loop = custody.NewLoop(custody.Config{
 		Project: p.ID, Prober: c, Store: custodyFile(a.dir.custody(p.ID)),
-		Policy: custody.Policy{Interval: time.Duration(c.key.Interval)}, Generation: c.key.Generation,
+		Policy: policy(c.key), Generation: c.key.Generation,
 		Enact: c.enact,
 		OnChange: func(old, now custody.State) {
 			a.reporter.poke()
@@ -77,12 +79,29 @@ func (c *custodian) update(p agentlink.Project) {
 	if key.Generation != old.Generation {
 		c.loop.Commit(key.Generation)
 	}
-	if key.Interval != old.Interval {
-		c.loop.SetPolicy(custody.Policy{Interval: time.Duration(key.Interval)})
+	if policy(key) != policy(old) {
+		c.loop.SetPolicy(policy(key))
 	}
 	if again {
 		c.loop.TryNow()
 	}
+}
+
+// policy is the project's, as the control plane tells it.
+func policy(k agentlink.CustomerKey) custody.Policy {
+	return custody.Policy{
+		Interval: time.Duration(k.Interval), Mode: k.Policy.Mode, Grace: time.Duration(k.Policy.Grace),
+		UnreachableLimit: time.Duration(k.Policy.UnreachableLimit),
+	}
+}
+
+// hear hands on what the other validators say.
+func (c *custodian) hear(all []agentlink.ValidatorEvidence) {
+	crowd := false
+	for _, e := range all {
+		crowd = crowd || e.Validator == "" && e.Crowd
+	}
+	c.loop.SetEvidence(all, crowd)
 }
 
 // withdraw keeps the watch over nodes that are still under a key which the control
@@ -100,12 +119,18 @@ func (c *custodian) isWithdrawn() bool {
 	return c.withdrawn
 }
 
+// errDrill means that a drill denies the cluster its key (key-plane rule 28).
+var errDrill = errors.New("a drill of a revocation is under way for this cluster")
+
 var errWithdrawn = errors.New("the project has no customer key any more")
 
 // releasable implements access.
-func (c *custodian) releasable() error {
+func (c *custodian) releasable(cluster keys.ClusterID) error {
 	if c.isWithdrawn() {
 		return errWithdrawn
+	}
+	if c.loop.State().Drilled(cluster) {
+		return errDrill
 	}
 	return c.loop.Releasable()
 }
@@ -114,10 +139,16 @@ func (c *custodian) releasable() error {
 func (c *custodian) refused() { c.loop.GetRefused() }
 
 // mustBeDown implements access.
-func (c *custodian) mustBeDown() bool { return c.loop.State().MustBeDown() }
+func (c *custodian) mustBeDown(cluster keys.ClusterID) bool {
+	s := c.loop.State()
+	return s.MustBeDown() || s.Drilled(cluster)
+}
 
-// mayStart tells whether a node may be started now. It is asked before each process.
-func (c *custodian) mayStart() bool { return !c.isWithdrawn() && c.loop.MayStart() }
+// mayStart tells whether a node of the cluster may be started now. It is asked before
+// each process.
+func (c *custodian) mayStart(cluster keys.ClusterID) bool {
+	return !c.isWithdrawn() && c.loop.MayStart() && !c.loop.State().Drilled(cluster)
+}
 
 // run keeps the verdict until ctx ends.
 func (c *custodian) run(ctx context.Context) {
@@ -142,7 +173,28 @@ func (c *custodian) alarm() string {
 	case c.withdrawn:
 		return fmt.Sprintf("project %s has no customer key any more, but nodes on this host are encrypted under it", c.project)
 	}
+	if text := c.loop.State().Alarm; text != "" {
+		return fmt.Sprintf("project %s: %s", c.project, text)
+	}
 	return ""
+}
+
+// waiting says why nodes do not start; empty while they may.
+func (c *custodian) waiting(cluster keys.ClusterID) string {
+	s := c.loop.State()
+	switch {
+	case c.mayStart(cluster):
+		return ""
+	case s.Drilled(cluster):
+		return "a drill is under way"
+	case s.Verdict == custody.Valid:
+		return "a run with the key is awaited"
+	case s.Reason == "":
+		return string(s.Verdict)
+	case !s.DeadlineWall.IsZero():
+		return fmt.Sprintf("%s (%s), running nodes stop at %s", s.Verdict, s.Reason, s.DeadlineWall.UTC().Format(time.RFC3339))
+	}
+	return fmt.Sprintf("%s (%s)", s.Verdict, s.Reason)
 }
 
 func target(k agentlink.CustomerKey) kms.Target {
@@ -193,6 +245,16 @@ func (c *custodian) enact(ctx context.Context, e custody.Effect, s custody.State
 		})
 	case custody.Start:
 		c.release()
+	case custody.BeginDrill, custody.EndDrill:
+		c.rehearse(s.Drills[len(s.Drills)-1].Cluster)
+	case custody.RecordDrill:
+		return c.recordDrill(ctx, s.Drills[len(s.Drills)-1])
+	case custody.RaiseAlarm:
+		c.log.WarnContext(ctx, "custody needs a person", "alarm", s.Alarm)
+		return c.recorder.record(ctx, audit.Event{
+			Type: "KEY_VALIDATION_ALARM", Project: string(c.project), Message: s.Alarm,
+			Data: map[string]string{"alarm": "true", "verdict": string(s.Verdict), "reason": string(s.Reason)},
+		})
 	case custody.Persist, custody.AskValidators:
 		// The loop persists by itself; other validators are asked by the control
 		// plane, which learns of the change from the next status.
@@ -200,12 +262,24 @@ func (c *custodian) enact(ctx context.Context, e custody.Effect, s custody.State
 	return nil
 }
 
+func (c *custodian) recordDrill(ctx context.Context, d custody.Drill) error {
+	e := audit.Event{
+		Type: "KEY_DRILL_BEGAN", Project: string(c.project), Cluster: string(d.Cluster),
+		Message: "Drill: the customer key is treated as taken away for one cluster of this project, for a while.",
+		Data:    map[string]string{"drill": d.ID},
+	}
+	if !d.Ended.IsZero() {
+		e.Type, e.Message = "KEY_DRILL_ENDED", "The drill is over."
+	}
+	return c.recorder.record(ctx, e)
+}
+
 // status is the custodian's part of the host's report.
 func (c *custodian) status() agentlink.CustodyStatus {
 	c.mu.Lock()
 	finished := c.finished
 	c.mu.Unlock()
-	return agentlink.CustodyStatus{Project: c.project, State: c.loop.State(), Validate: finished}
+	return agentlink.CustodyStatus{Project: c.project, State: c.loop.Report(), Validate: finished}
 }
 
 // custodyFile keeps a custody state in a file.

@@ -33,6 +33,8 @@ type situation struct {
 	// mayStart and mustBeDown are the custody verdict on the project's key, false
 	// and false where there is none.
 	mayStart, mustBeDown bool
+	// why is the verdict in words if it does not let nodes start.
+	why string
 	// untended tells that users or leftovers wait to be taken care of.
 	untended bool
 }
@@ -68,7 +70,7 @@ func decide(s situation) (action, agentlink.Phase, string) {
 	case !s.running && needsKey && s.mustBeDown:
 		return doNothing, agentlink.PhaseStoppedByCustody, "the customer key is not usable"
 	case !s.running && needsKey && !s.mayStart:
-		return doNothing, agentlink.PhaseWaitingForKey, "waiting for the customer key"
+		return doNothing, agentlink.PhaseWaitingForKey, s.waiting()
 	case !s.running && !s.exists:
 		return doStart, agentlink.PhaseCreating, ""
 	case !s.running:
@@ -81,6 +83,13 @@ func decide(s situation) (action, agentlink.Phase, string) {
 		return doAcknowledge, agentlink.PhaseRunning, ""
 	}
 	return doNothing, agentlink.PhaseRunning, ""
+}
+
+func (s situation) waiting() string {
+	if s.why == "" {
+		return "waiting for the customer key"
+	}
+	return "waiting for the customer key: " + s.why
 }
 
 // behind tells that the files are as wanted, and only their generation is older.

@@ -105,9 +105,12 @@ func check(d agentlink.Desired) error {
 	return errors.Join(errs...)
 }
 
+// withoutPasswords is what is kept on disk: neither passwords nor what other
+// validators said at the time.
 func withoutPasswords(d agentlink.Desired) agentlink.Desired {
 	d.Projects = slices.Clone(d.Projects)
 	for i, p := range d.Projects {
+		d.Projects[i].Validators = nil
 		d.Projects[i].Users = slices.Clone(p.Users)
 		for j := range p.Users {
 			d.Projects[i].Users[j].Password = ""

@@ -204,12 +204,12 @@ func (n *node) look() situation {
 	rec := n.rec
 	s := situation{exists: n.exists, encrypted: n.exists && rec.Encrypted, generation: rec.Generation, running: n.proc != nil}
 	n.mu.Unlock()
-	project := rec.Project
+	project, cluster := rec.Project, rec.Cluster
 	for _, w := range d.Nodes {
 		if w.ID == n.id {
 			s.wanted = &w
 			if !s.exists {
-				project = w.Project
+				project, cluster = w.Project, w.Cluster
 			}
 		}
 	}
@@ -219,7 +219,7 @@ func (n *node) look() situation {
 		}
 	}
 	if c, ok := n.a.custodian(project); ok {
-		s.mayStart, s.mustBeDown = c.mayStart(), c.mustBeDown()
+		s.mayStart, s.mustBeDown, s.why = c.mayStart(cluster), c.mustBeDown(cluster), c.waiting(cluster)
 	}
 	if s.running {
 		s.untended, _ = n.chores()
@@ -300,6 +300,18 @@ func (n *node) project() keys.ProjectID {
 		p = w.Project
 	}
 	return p
+}
+
+// cluster is the node's, as project is.
+func (n *node) cluster() keys.ClusterID {
+	n.mu.Lock()
+	exists, c := n.exists, n.rec.Cluster
+	n.mu.Unlock()
+	if !exists {
+		w, _ := n.a.wishes.node(n.id)
+		c = w.Cluster
+	}
+	return c
 }
 
 // keyed tells whether the node has files under the project's customer key, or may

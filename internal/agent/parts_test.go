@@ -191,11 +191,11 @@ func TestWithdrawnKeyReleasesAndStartsNothing(t *testing.T) {
 	c := &custodian{provider: f, key: agentlink.CustomerKey{Generation: 1, RoleARN: "old"}}
 	c.loop = custody.NewLoop(custody.Config{Prober: c})
 	c.withdraw()
-	if err := c.releasable(); !errors.Is(err, errWithdrawn) || c.mayStart() || c.alarm() == "" {
-		t.Errorf("withdrawn: %v, %t, %q", err, c.mayStart(), c.alarm())
+	if err := c.releasable("c"); !errors.Is(err, errWithdrawn) || c.mayStart("c") || c.alarm() == "" {
+		t.Errorf("withdrawn: %v, %t, %q", err, c.mayStart("c"), c.alarm())
 	}
 	c.update(agentlink.Project{CustomerKey: &agentlink.CustomerKey{Generation: 1, RoleARN: "new"}})
-	if err := c.releasable(); errors.Is(err, errWithdrawn) || c.alarm() != "" {
+	if err := c.releasable("c"); errors.Is(err, errWithdrawn) || c.alarm() != "" {
 		t.Errorf("named again: %v, %q", err, c.alarm())
 	}
 	if len(f.forgot) != 1 || f.forgot[0].RoleARN != "old" {
@@ -213,8 +213,8 @@ func TestDamagedCustodyStateReleasesNothingAndAlarms(t *testing.T) {
 	c := newCustodian(a, agentlink.Project{ID: "p", CustomerKey: &agentlink.CustomerKey{Generation: 1}})
 	c.loop = custody.NewLoop(custody.Config{Prober: c, Store: custodyFile(path)})
 	c.run(t.Context())
-	if c.releasable() == nil || c.mayStart() || !strings.Contains(c.alarm(), "does not work") {
-		t.Errorf("%v, %t, %q", c.releasable(), c.mayStart(), c.alarm())
+	if c.releasable("c") == nil || c.mayStart("c") || !strings.Contains(c.alarm(), "does not work") {
+		t.Errorf("%v, %t, %q", c.releasable("c"), c.mayStart("c"), c.alarm())
 	}
 }
 

@@ -28,11 +28,11 @@ type escrow interface {
 
 // access is a project's custodian as the vault sees it.
 type access interface {
-	// releasable is nil if a key may leave now; refused asks for a run because AWS
-	// refused a key that could (key-plane rules 30 and 19).
-	releasable() error
+	// releasable is nil if a key may leave to a node of the cluster now; refused asks
+	// for a run because AWS refused a key that could (key-plane rules 30 and 19).
+	releasable(keys.ClusterID) error
 	refused()
-	mustBeDown() bool
+	mustBeDown(keys.ClusterID) bool
 	config() (agentlink.CustomerKey, kms.Target)
 }
 
@@ -63,12 +63,12 @@ type vault struct {
 var _ kmip.Keys = (*vault)(nil)
 
 // open gives the project's custodian if its verdict allows a release now.
-func (v *vault) open(p keys.ProjectID) (access, error) {
-	c, ok := v.custodians.access(p)
+func (v *vault) open(p kmip.Principal) (access, error) {
+	c, ok := v.custodians.access(p.Project)
 	if !ok {
-		return nil, fmt.Errorf("%w: project %s has no customer key on this host", kmip.ErrUnavailable, p)
+		return nil, fmt.Errorf("%w: project %s has no customer key on this host", kmip.ErrUnavailable, p.Project)
 	}
-	if err := c.releasable(); err != nil {
+	if err := c.releasable(p.Cluster); err != nil {
 		return nil, errors.Join(kmip.ErrUnavailable, err)
 	}
 	return c, nil
@@ -97,7 +97,7 @@ func (v *vault) Register(ctx context.Context, p kmip.Principal, obj kmip.Object)
 // answers (key-plane rules 2.1 and 2.2). A failure leaves at most an orphan wrap,
 // which is kept: nothing is destroyed because it looks unused.
 func (v *vault) keep(ctx context.Context, p kmip.Principal, purpose keys.Purpose, meta kmip.Meta, material secret.Bytes) (keys.KeyID, error) {
-	c, err := v.open(p.Project)
+	c, err := v.open(p)
 	if err != nil {
 		return "", err
 	}
@@ -197,7 +197,7 @@ func (v *vault) Get(ctx context.Context, p kmip.Principal, id keys.KeyID) (kmip.
 	if err != nil {
 		return kmip.Object{}, err
 	}
-	c, err := v.open(p.Project)
+	c, err := v.open(p)
 	if err != nil {
 		return kmip.Object{}, err
 	}
@@ -226,7 +226,7 @@ func (v *vault) Get(ctx context.Context, p kmip.Principal, id keys.KeyID) (kmip.
 // Release implements kmip.Keys (key-plane rule 30): between unwrapping and
 // answering the verdict may have changed.
 func (v *vault) Release(_ context.Context, p kmip.Principal, _ keys.KeyID) error {
-	_, err := v.open(p.Project)
+	_, err := v.open(p)
 	return err
 }
 
@@ -238,7 +238,7 @@ func (v *vault) Attributes(_ context.Context, p kmip.Principal, id keys.KeyID) (
 		return kmip.Attributes{}, err
 	}
 	a := kmip.Attributes{Meta: r.Meta, State: r.State, Created: r.Created, Activated: r.Activated}
-	if c, ok := v.custodians.access(p.Project); ok && c.mustBeDown() || r.State == keys.StatePendingDestruction {
+	if c, ok := v.custodians.access(p.Project); ok && c.mustBeDown(p.Cluster) || r.State == keys.StatePendingDestruction {
 		a.State = keys.StateDeactivated
 	}
 	return a, nil

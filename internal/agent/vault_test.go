@@ -63,8 +63,8 @@ func (d *desk) reopen() {
 }
 
 func (d *desk) access(keys.ProjectID) (access, bool) { return d, true }
-func (d *desk) releasable() error                    { d.mu.Lock(); defer d.mu.Unlock(); return d.verdict }
-func (d *desk) mustBeDown() bool                     { return d.down }
+func (d *desk) releasable(keys.ClusterID) error      { d.mu.Lock(); defer d.mu.Unlock(); return d.verdict }
+func (d *desk) mustBeDown(keys.ClusterID) bool       { return d.down }
 func (d *desk) refused()                             { d.asked++ }
 func (d *desk) config() (agentlink.CustomerKey, kms.Target) {
 	return d.key, target(d.key)

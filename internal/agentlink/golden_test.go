@@ -44,7 +44,7 @@ func fill(v reflect.Value, name string) {
 		v.SetString("the " + name)
 	case reflect.Bool:
 		v.SetBool(true)
-	case reflect.Int:
+	case reflect.Int, reflect.Int64:
 		v.SetInt(1)
 	case reflect.Uint64:
 		v.SetUint(7)

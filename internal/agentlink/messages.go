@@ -114,6 +114,22 @@ type Project struct {
 	// Validate is a counter: when it grows, a validation run starts at once.
 	Validate uint64         `json:"validate"`
 	Users    []DatabaseUser `json:"users,omitempty"`
+	// Validators is what all other validators of the project's key say, the control
+	// plane included. Each answer has it fresh; a new revision is made only when it
+	// says something new. It is never kept on disk: its ages would lie.
+	Validators []ValidatorEvidence `json:"validators,omitempty"`
+}
+
+// ValidatorEvidence is one validator's newest word on a project's key.
+type ValidatorEvidence = custody.Evidence
+
+// KeyPolicy is what a confirmed revocation does.
+type KeyPolicy struct {
+	// Mode is one of custody's modes; empty is custody.ModeStop.
+	Mode custody.Mode `json:"mode,omitempty"`
+	// Grace is for custody.ModeGrace; UnreachableLimit 0 is none.
+	Grace            Duration `json:"grace,omitzero"`
+	UnreachableLimit Duration `json:"unreachableLimit,omitzero"`
 }
 
 // CustomerKey is the CMK and the way to it.
@@ -131,7 +147,8 @@ type CustomerKey struct {
 	Probe       []byte `json:"probe"`
 	ProbeSHA256 []byte `json:"probeSha256"`
 	// Interval is the time between validation runs.
-	Interval Duration `json:"interval"`
+	Interval Duration  `json:"interval"`
+	Policy   KeyPolicy `json:"policy,omitzero"`
 	// KMSEndpoint and STSEndpoint override the SDK's, if set.
 	KMSEndpoint string `json:"kmsEndpoint,omitempty"`
 	STSEndpoint string `json:"stsEndpoint,omitempty"`
@@ -249,7 +266,8 @@ type NodeStatus struct {
 // CustodyStatus is the host's own verdict on a project's key.
 type CustodyStatus struct {
 	Project keys.ProjectID `json:"project"`
-	State   custody.State  `json:"state"`
+	// State has its Clock of the moment of reporting, so that ages can be told.
+	State custody.State `json:"state"`
 	// Validate is the newest counter for which a run has finished.
 	Validate uint64 `json:"validate"`
 }

@@ -113,16 +113,20 @@ func updateEncryption(c *call) (int, any, error) {
 // keyStatus is what Atlas has no call for: the verdict on a project's key, since
 // when, why, what to do, and who says so.
 type keyStatus struct {
-	Enabled    bool              `json:"enabled"`
-	KeyARN     string            `json:"keyArn,omitempty"`
-	Generation uint64            `json:"generation"`
-	Interval   string            `json:"validationInterval"`
-	Verdict    string            `json:"verdict,omitempty"`
-	Reason     string            `json:"reason,omitempty"`
-	Detail     string            `json:"detail,omitempty"`
-	Remedy     string            `json:"remedy,omitempty"`
-	NoticedBy  string            `json:"noticedBy,omitempty"`
-	Since      *string           `json:"since,omitempty"`
+	Enabled    bool    `json:"enabled"`
+	KeyARN     string  `json:"keyArn,omitempty"`
+	Generation uint64  `json:"generation"`
+	Interval   string  `json:"validationInterval"`
+	Verdict    string  `json:"verdict,omitempty"`
+	Reason     string  `json:"reason,omitempty"`
+	Detail     string  `json:"detail,omitempty"`
+	Remedy     string  `json:"remedy,omitempty"`
+	NoticedBy  string  `json:"noticedBy,omitempty"`
+	Since      *string `json:"since,omitempty"`
+	// Deadline is when GRACE ends and the clusters stop, by the first host's count.
+	Deadline *string `json:"deadline,omitempty"`
+	// Policy is what a confirmed revocation does: STOP, GRACE or ALERT.
+	Policy     string            `json:"policy,omitempty"`
 	Validators []validatorStatus `json:"validators"`
 	Links      []link            `json:"links"`
 }
@@ -136,7 +140,12 @@ type validatorStatus struct {
 	LastOutcome string  `json:"lastOutcome,omitempty"`
 	LastSuccess *string `json:"lastSuccess"`
 	NextRun     *string `json:"nextRun"`
-	Silent      bool    `json:"silent"`
+	Deadline    *string `json:"deadline,omitempty"`
+	// Alarm is a condition that needs a person.
+	Alarm string `json:"alarm,omitempty"`
+	// Adopted tells that the verdict is another validator's.
+	Adopted bool `json:"adopted,omitempty"`
+	Silent  bool `json:"silent"`
 }
 
 func (c *call) keyStatus(v cmk.View) keyStatus {
@@ -149,10 +158,19 @@ func (c *call) keyStatus(v cmk.View) keyStatus {
 	}
 	out.Verdict, out.Reason, out.Detail = v.Verdict.Kind, v.Verdict.Reason, v.Verdict.Detail
 	out.Remedy, out.NoticedBy, out.Since = v.Verdict.Remedy, v.Verdict.NoticedBy, stampOrNull(v.Verdict.Since)
+	out.Policy = string(c.cfg.CMK.Policy(v.KeyConfig).Mode)
+	if d := v.Deadline(); !d.IsZero() {
+		out.Deadline = stampOrNull(d)
+	}
 	for _, x := range v.Validators {
+		var deadline *string
+		if d := x.State.DeadlineWall; !d.IsZero() {
+			deadline = stampOrNull(d)
+		}
 		out.Validators = append(out.Validators, validatorStatus{
 			Host: x.Host, Verdict: string(x.State.Verdict), Reason: string(x.State.Reason), LastRun: stampOrNull(x.State.LastRun),
 			LastOutcome: string(x.State.LastOutcome), LastSuccess: stampOrNull(x.State.LastSuccess), NextRun: stampOrNull(x.State.NextWall), Silent: x.Silent,
+			Deadline: deadline, Alarm: x.State.Alarm, Adopted: x.State.Adopted,
 		})
 	}
 	return out

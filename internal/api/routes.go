@@ -106,6 +106,8 @@ func routes() []route {
 		{method: get, pattern: "/groups/{groupId}/clusters/{clusterName}", family: own, handle: getClusterKeys},
 		{method: post, pattern: "/groups/{groupId}/clusters/{clusterName}:rotateMasterKey", family: own, handle: rotateMasterKey},
 		{method: post, pattern: "/orgs/{orgId}/keys:export", family: own, handle: exportKeys},
+		{method: get, pattern: "/groups/{groupId}/keyPolicy", family: own, handle: getKeyPolicy},
+		{method: patch, pattern: "/groups/{groupId}/keyPolicy", family: own, handle: updateKeyPolicy},
 		{method: get, pattern: "/orgs/{orgId}/audit:verify", family: own, handle: verifyAudit},
 		{method: get, pattern: "/hosts", family: own, handle: listHosts},
 		{method: post, pattern: "/hosts/enrolmentTokens", family: own, handle: createEnrolmentToken},

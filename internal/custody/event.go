@@ -3,6 +3,7 @@ package custody
 import (
 	"time"
 
+	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kms"
 )
 
@@ -36,6 +37,40 @@ type PolicyChanged struct{ Policy Policy }
 // CadenceChanged sets how often this validator runs in quiet times (rule 12a).
 type CadenceChanged struct{ Cadence Cadence }
 
+// EvidenceReceived is what all other validators say now; it replaces what they said
+// before.
+type EvidenceReceived struct {
+	Validators []Evidence
+	// Crowd: many customers' roles are refused at the control plane at the same time.
+	Crowd bool
+}
+
+// TimePassed lets Step look at the clock.
+type TimePassed struct{}
+
+// ClockWentBack tells that the wall clock went back across a restart of the machine, so
+// that how long it was off is not known (rule 27).
+type ClockWentBack struct{}
+
+// DrillOrdered is the order for a drill (rule 28). Age is how long ago it was given.
+type DrillOrdered struct {
+	ID       string
+	Cluster  keys.ClusterID
+	For, Age time.Duration
+}
+
+// DrillMeasured tells that the processes of the drill's cluster are gone, or up again.
+type DrillMeasured struct {
+	ID string
+	Up bool
+}
+
+func (EvidenceReceived) isEvent() {}
+func (TimePassed) isEvent()       {}
+func (ClockWentBack) isEvent()    {}
+func (DrillOrdered) isEvent()     {}
+func (DrillMeasured) isEvent()    {}
+
 func (RunFinished) isEvent()    {}
 func (Restarted) isEvent()      {}
 func (Committed) isEvent()      {}
@@ -62,4 +97,13 @@ const (
 	Start Effect = "START"
 	// AskValidators: every other validator of the project makes a run (rule 12).
 	AskValidators Effect = "ASK_VALIDATORS"
+	// RaiseAlarm: State.Alarm is to be told to people.
+	RaiseAlarm Effect = "RAISE_ALARM"
+	// BeginDrill and EndDrill: the cluster of the last of State.Drills has to go, or may
+	// come back if it may start.
+	BeginDrill Effect = "BEGIN_DRILL"
+	EndDrill   Effect = "END_DRILL"
+	// RecordDrill: the begin or the end of the last of State.Drills is written to the
+	// audit log.
+	RecordDrill Effect = "RECORD_DRILL"
 )

@@ -116,6 +116,9 @@ type host struct {
 	disk *disk
 	loop *custody.Loop
 	stop func()
+	// policy but for its interval, and the clock; zero values do.
+	policy custody.Policy
+	now    func() custody.Reading
 
 	mu     sync.Mutex
 	acts   []act
@@ -146,9 +149,14 @@ func startHost(t *testing.T, interval time.Duration, k *key, d *disk) *host {
 }
 
 func (h *host) start(interval time.Duration) {
+	policy, now := h.policy, h.now
+	policy.Interval = interval
+	if now == nil {
+		now = bubbleClock("boot")
+	}
 	h.loop = custody.NewLoop(custody.Config{
-		Project: "p", Prober: h.key, Store: h.disk, Policy: custody.Policy{Interval: interval}, Generation: 1,
-		Now: bubbleClock("boot"), Enact: h.enact,
+		Project: "p", Prober: h.key, Store: h.disk, Policy: policy, Generation: 1,
+		Now: now, Enact: h.enact,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

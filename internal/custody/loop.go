@@ -55,15 +55,18 @@ type Config struct {
 	Policy  Policy
 	// Generation is the configuration to begin with, if the stored state is older.
 	Generation uint64
-	// Enact carries out Stop, DropSessions, Record, Start and AskValidators; s is the
-	// state that asks for it. Calls for Record and Start come one after the other, and
-	// so do the others, but the two rows are independent of each other: a Record that
+	// Central: this is the control plane's loop.
+	Central bool
+	// Enact carries out all effects but Persist; s is the
+	// state that asks for it. Calls for Record, Start, RaiseAlarm and RecordDrill come
+	// one after the other, and so do the others, but the two rows are independent of each other: a Record that
 	// hangs delays no Stop. So a Start that is under way has to ask the loop's MayStart
 	// again before each process. Stop has to be quick: it hands over to a supervisor.
 	// After an error the effect is asked for again every second while it applies; a
 	// Start waits for the Records before it and for the disk.
 	Enact func(ctx context.Context, e Effect, s State) error
-	// OnChange, if set, is told of every change of state, before the effects.
+	// OnChange, if set, is told of every change of what this validator itself knows,
+	// before the effects.
 	OnChange func(old, new State)
 	// Now reads the machine's clocks; SystemClock if nil.
 	Now func() Reading
@@ -117,6 +120,13 @@ func (l *Loop) State() State {
 	return s
 }
 
+// Report is State with its Clock carried forward to now, as State.Evidence wants it.
+func (l *Loop) Report() State {
+	s := l.State()
+	s.Clock, _ = s.Clock.Advance(l.cfg.Now())
+	return s
+}
+
 // Releasable is nil if a key may be released to a node now, in VALID and UNREACHABLE
 // only and while Run runs; else it wraps ErrNotReleasable. Ask before a key is opened, and again just
 // before it leaves (key-plane rule 30).
@@ -167,6 +177,17 @@ func (l *Loop) SetPolicy(p Policy) { l.ask(PolicyChanged{p}) }
 // SetCadence changes how often the loop runs in quiet times (rule 12a).
 func (l *Loop) SetCadence(c Cadence) { l.ask(CadenceChanged{c}) }
 
+// SetEvidence tells what all other validators say now; crowd is rule 10.
+func (l *Loop) SetEvidence(all []Evidence, crowd bool) {
+	l.ask(EvidenceReceived{Validators: slices.Clone(all), Crowd: crowd})
+}
+
+// Drill orders a drill (rule 28).
+func (l *Loop) Drill(order DrillOrdered) { l.ask(order) }
+
+// DrillMeasured tells that the processes of a drill's cluster are gone, or up again.
+func (l *Loop) DrillMeasured(id string, up bool) { l.ask(DrillMeasured{ID: id, Up: up}) }
+
 // Commit begins a newer generation; an older or the same one changes nothing.
 func (l *Loop) Commit(generation uint64) { l.ask(Committed{generation}) }
 
@@ -174,7 +195,9 @@ func (l *Loop) Commit(generation uint64) { l.ask(Committed{generation}) }
 // short however many Gets are refused.
 func (l *Loop) ask(e Event) {
 	l.mu.Lock()
-	if !slices.Contains(l.asked, e) {
+	if _, ok := e.(EvidenceReceived); ok { // the newest word is all that counts
+		l.asked = append(slices.DeleteFunc(l.asked, func(x Event) bool { _, is := x.(EvidenceReceived); return is }), e)
+	} else if !slices.ContainsFunc(l.asked, func(x Event) bool { _, is := x.(EvidenceReceived); return !is && x == e }) {
 		l.asked = append(l.asked, e)
 	}
 	l.mu.Unlock()

@@ -135,7 +135,7 @@ func TestNothingIsReleasedOnceTheLoopHasEnded(t *testing.T) {
 }
 
 func TestUnreadableStoreIsAnError(t *testing.T) {
-	for name, d := range map[string]*disk{"damaged": {state: []byte("{")}, "newer": {state: []byte(`{"format":2,"verdict":"VALID"}`)}} {
+	for name, d := range map[string]*disk{"damaged": {state: []byte("{")}, "newer": {state: []byte(`{"format":3,"verdict":"VALID"}`)}} {
 		l := custody.NewLoop(custody.Config{Project: "p", Prober: valid(), Store: d})
 		if err := l.Run(t.Context()); err == nil {
 			t.Errorf("%s state: the loop ran", name)

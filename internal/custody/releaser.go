@@ -12,7 +12,7 @@ const maxReleases = 256
 // shutdownPatience bounds how long the end of the loop waits for open records.
 const shutdownPatience = 2 * time.Second
 
-// release is a Record or a Start on its way.
+// release is a Start, or something to be written down, on its way.
 type release struct {
 	effect Effect
 	state  State
@@ -20,7 +20,7 @@ type release struct {
 	stored uint64
 }
 
-// releaser carries out Record and Start in their order, apart from the loop: a key is
+// releaser carries out Start and what is to be written down in their order, apart from the loop: a key is
 // released only after its record was written and the state stored, and neither may
 // delay a denial or a stop (key-plane section 7).
 type releaser struct {
@@ -72,7 +72,7 @@ func (r *releaser) run(ctx context.Context) {
 	defer close(r.gone)
 	for ctx.Err() == nil {
 		if x, ok := r.take(); ok {
-			if !r.carry(ctx, x) && x.effect == Record {
+			if !r.carry(ctx, x) && x.effect != Start {
 				r.mu.Lock()
 				r.queue = append([]release{x}, r.queue...)
 				r.mu.Unlock()
@@ -91,7 +91,7 @@ func (r *releaser) run(ctx context.Context) {
 		if !ok {
 			return
 		}
-		if x.effect == Record {
+		if x.effect != Start {
 			r.try(last, x)
 		}
 	}

@@ -12,8 +12,7 @@ import (
 // Verdict says whether the customer's key is ours to use.
 type Verdict string
 
-// The verdicts. NAD, Grace and Alert are names kept for the rules that need several
-// validators or a softer policy; no state has them yet.
+// The verdicts.
 const (
 	// Unknown: there was no run with a result yet. Nothing starts, nothing stops.
 	Unknown Verdict = "UNKNOWN"
@@ -25,11 +24,12 @@ const (
 	Suspect Verdict = "SUSPECT"
 	// Invalid: confirmed. The project's encrypted clusters are down.
 	Invalid Verdict = "INVALID"
-	// NAD: only this host is refused.
+	// NAD: only this host is refused, another validator can use the key. What runs goes
+	// on, nothing starts.
 	NAD Verdict = "NETWORK_ACCESS_DENIED"
-	// Grace: confirmed, with a deadline.
+	// Grace: confirmed, and nodes go on until State.Deadline. None starts.
 	Grace Verdict = "GRACE"
-	// Alert: confirmed, and the policy says that nothing stops.
+	// Alert: confirmed, and the policy says that nothing stops. None starts.
 	Alert Verdict = "ALERT"
 )
 
@@ -40,14 +40,15 @@ func (v Verdict) Releases() bool { return v == Valid || v == Unreachable }
 func (v Verdict) Bad() bool { return v != Unknown && !v.Releases() }
 
 // StateFormat is the version of State's JSON form.
-const StateFormat = 1
+const StateFormat = 2
 
 // ErrNewerState is returned for a state that a newer Keywright wrote.
 var ErrNewerState = errors.New("custody: the state was written by a newer version")
 
 // State is everything that custody knows about a project. It is a value: a copy is
 // independent. Its JSON form is stored and shown; unknown fields of the same format
-// are ignored, a newer format is refused.
+// are ignored, format 1 is read, a newer format is refused. What other validators say
+// is part of the value but not of its JSON form: it is told anew.
 type State struct {
 	Format  int     `json:"format"`
 	Verdict Verdict `json:"verdict"`
@@ -61,6 +62,8 @@ type State struct {
 	// before it.
 	Since    time.Time `json:"since"`
 	Previous Verdict   `json:"previous,omitempty"`
+	// Entered is Since on the Elapsed clock.
+	Entered time.Duration `json:"entered,omitempty"`
 	// LastRun and LastOutcome are of the newest run that counted, LastSuccess is of
 	// the newest OK.
 	LastRun time.Time `json:"lastRun,omitzero"`
@@ -68,15 +71,43 @@ type State struct {
 	LastStart   time.Duration `json:"lastStart,omitempty"`
 	LastOutcome kms.Outcome   `json:"lastOutcome,omitempty"`
 	LastSuccess time.Time     `json:"lastSuccess,omitzero"`
+	// LastOK is when the newest own OK began (Elapsed), RelayedOK the newest of another
+	// validator that this one has heard of. OnceOK: there was an own OK in this
+	// generation.
+	LastOK    time.Duration `json:"lastOK,omitempty"`
+	RelayedOK time.Duration `json:"relayedOK,omitempty"`
+	OnceOK    bool          `json:"onceOK,omitempty"`
 	// Generation is the configuration that runs test. Results of others are ignored.
 	Generation uint64 `json:"generation"`
 	// Chain holds the REVOKED runs since the last OK.
 	Chain Chain `json:"chain,omitzero"`
-	// Frozen is the policy at the moment the project became suspect; it holds until
-	// the project is valid again. Nil otherwise.
+	// Frozen is the policy that decides until the project is valid again: the one of
+	// the moment it became suspect, and what was made stricter since (rules 5, 26).
+	// Nil while Policy decides.
 	Frozen *Policy `json:"frozen,omitempty"`
-	// Policy is the policy in force while nothing is frozen.
+	// Policy is the newest policy. It is in force while nothing is frozen.
 	Policy Policy `json:"policy"`
+	// Confirmed is when a revocation was confirmed (Elapsed). Deadline is when GRACE
+	// becomes INVALID (Elapsed), DeadlineWall the same for display; 0 otherwise.
+	Confirmed    time.Duration `json:"confirmed,omitempty"`
+	Deadline     time.Duration `json:"deadline,omitempty"`
+	DeadlineWall time.Time     `json:"deadlineWall,omitzero"`
+	// Hold: a revocation with a local reason would be confirmed, but nobody else can
+	// tell yet whether it is true for others (rule 8a).
+	Hold bool `json:"hold,omitempty"`
+	// Veto is the OK of another validator that holds NAD up.
+	Veto Veto `json:"veto,omitzero"`
+	// NoWitness: this validator was contradicted; its word counts for nobody until its
+	// own next OK. Adopted: the verdict is another's (rule 13).
+	NoWitness bool `json:"noWitness,omitempty"`
+	Adopted   bool `json:"adopted,omitempty"`
+	// Alarm is a condition that needs a person, in words; empty if there is none.
+	Alarm string `json:"alarm,omitempty"`
+	// Central marks the control plane's own state: it adopts nothing (rule 13) and is
+	// never cut off from itself (13a).
+	Central bool `json:"central,omitempty"`
+	// Drills are the newest rehearsals, oldest first; only the last can be under way.
+	Drills []Drill `json:"drills,omitempty"`
 	// AwaitOK is set by a restart: nothing starts before an own OK.
 	AwaitOK bool `json:"awaitOK,omitempty"`
 	// Next is when the next run is due on the Elapsed clock (Never: none is), NextWall
@@ -91,6 +122,24 @@ type State struct {
 	Cadence Cadence `json:"cadence,omitempty"`
 	// Clock is the reading of the clock at the last change.
 	Clock Clock `json:"clock,omitzero"`
+
+	// others is what the other validators say, wake when Step is due without an event.
+	others others
+	wake   time.Duration
+}
+
+// own is the state without what others say.
+func (s State) own() State {
+	s.others, s.wake, s.RelayedOK = others{}, 0, 0
+	return s
+}
+
+// Veto is an OK of another validator.
+type Veto struct {
+	// By is the validator, "" for the control plane. Until is when the OK is too old
+	// (Elapsed).
+	By    string        `json:"by,omitempty"`
+	Until time.Duration `json:"until,omitempty"`
 }
 
 // Chain is a row of REVOKED runs without an OK between.
@@ -102,6 +151,10 @@ type Chain struct {
 	Last  time.Duration `json:"last,omitempty"`
 	// StartWall is Start by the wall clock, for display.
 	StartWall time.Time `json:"startWall,omitzero"`
+	// Crowd: many customers' roles were refused at the same time (rule 10), seen first
+	// at CrowdAt (Elapsed).
+	Crowd   bool          `json:"crowd,omitempty"`
+	CrowdAt time.Duration `json:"crowdAt,omitempty"`
 }
 
 // Cadence is how often a validator runs in quiet times (key-plane rule 12a).
@@ -118,45 +171,11 @@ const (
 	Confirming Cadence = "CONFIRMING"
 )
 
-// Policy is what the project's owner decided about validation.
-type Policy struct {
-	// Interval is the distance of runs in quiet times; DefaultInterval if zero.
-	Interval time.Duration `json:"interval"`
-}
-
-// DefaultInterval is the interval of a policy that names none.
-const DefaultInterval = 15 * time.Minute
-
-// MinInterval and MaxInterval bound the interval; others are taken for the nearer one.
-const (
-	MinInterval = time.Second
-	MaxInterval = 7 * 24 * time.Hour
-)
-
-// Normal gives the policy with its defaults filled in.
-func (p Policy) Normal() Policy {
-	if p.Interval <= 0 {
-		p.Interval = DefaultInterval
-	}
-	p.Interval = min(max(p.Interval, MinInterval), MaxInterval)
-	return p
-}
-
-// C is the shortest time between the first REVOKED of a chain and the one that
-// confirms it: min(10 s, interval).
-func (p Policy) C() time.Duration { return min(10*time.Second, p.Normal().Interval) }
-
-// quick is min(5 s, interval).
-func (p Policy) quick() time.Duration { return min(5*time.Second, p.Normal().Interval) }
-
-// half is C/2, rounded up so that two of them are never shorter than C.
-func (p Policy) half() time.Duration { return (p.C() + 1) / 2 }
-
 // NewState is the state of a project that nothing is known about.
 func NewState(p Policy, generation uint64, now Instant) State {
 	return State{
 		Format: StateFormat, Verdict: Unknown, Since: now.Wall, Generation: generation,
-		Policy: p.Normal(), Next: now.Elapsed, NextWall: now.Wall,
+		Policy: p.Normal(), Next: now.Elapsed, NextWall: now.Wall, Entered: now.Elapsed, wake: Never,
 	}
 }
 
@@ -194,12 +213,44 @@ func (s *State) UnmarshalJSON(b []byte) error {
 	}
 	switch p.Verdict {
 	case Unknown, Valid, Unreachable, Suspect, Invalid:
+	case NAD, Grace, Alert:
+		if p.Format == 1 {
+			return fmt.Errorf("custody state: format 1 has no verdict %q", p.Verdict)
+		}
 	default:
 		return fmt.Errorf("custody state: verdict %q is not known", p.Verdict)
 	}
-	if p.Format != StateFormat {
+	switch p.Format {
+	case 1:
+		*s = fromFormat1(State(p))
+	case StateFormat:
+		*s = State(p)
+	default:
 		return fmt.Errorf("custody state: format %d is not known", p.Format)
 	}
-	*s = State(p)
+	if s.Verdict.Bad() && s.Frozen == nil {
+		frozen := s.Policy.Normal()
+		s.Frozen = &frozen
+	}
+	s.wake = Never
 	return nil
+}
+
+// fromFormat1 fills in what format 1 did not know, on the cautious side: the last OK
+// counts as just before what came after it, and only a plain VALID proves an OK in
+// this generation.
+func fromFormat1(s State) State {
+	s.Format = StateFormat
+	s.Entered, s.LastOK = s.Clock.Elapsed, s.Clock.Elapsed
+	if s.Chain.Count > 0 {
+		s.LastOK = s.Chain.Start
+	}
+	if s.LastSuccess.IsZero() {
+		s.LastOK = 0
+	}
+	s.OnceOK = s.Verdict == Valid && s.LastOutcome == kms.OK
+	if s.Verdict == Invalid {
+		s.Confirmed = s.Chain.Last
+	}
+	return s
 }

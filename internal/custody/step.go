@@ -1,6 +1,7 @@
 package custody
 
 import (
+	"slices"
 	"time"
 
 	"github.com/keywright/keywright/internal/kms"
@@ -23,7 +24,8 @@ const emptySpacing = time.Second
 // have to happen, in their order. It is pure: the same arguments give the same answer.
 //
 // State.Next tells when the next run is due. Effects are given at the change only; the
-// exception is Restarted under INVALID, which stops once more whatever runs.
+// exception is Restarted under INVALID or in a drill, which stops once more whatever
+// runs.
 func Step(s State, e Event, now Instant) (State, []Effect) {
 	old := s
 	switch e := e.(type) {
@@ -41,7 +43,18 @@ func Step(s State, e Event, now Instant) (State, []Effect) {
 		s = newPolicy(s, e.Policy, now)
 	case CadenceChanged:
 		s = newCadence(s, e.Cadence, now)
+	case EvidenceReceived:
+		s = s.hear(e, now).crowded(now)
+	case ClockWentBack:
+		s.Alarm = "The wall clock went back while this machine was off: deadlines last longer by the time that it was off."
+	case DrillOrdered:
+		s = s.beginDrill(e, now)
+	case DrillMeasured:
+		s = s.measure(e, now)
+	case TimePassed:
 	}
+	s = s.settle(now)
+	s.wake = s.wakeAt(now)
 	return s, effects(old, s, e)
 }
 
@@ -62,6 +75,11 @@ func effects(old, s State, e Event) []Effect {
 	add(changed, Record)
 	add(s.MayStart() && !old.MayStart(), Start)
 	add(again || changed && (old.Verdict.Bad() && s.Verdict == Valid || old.Verdict.Releases() && s.Verdict.Bad()), AskValidators)
+	add(s.Alarm != "" && s.Alarm != old.Alarm, RaiseAlarm)
+	before, drill := old.drill(), s.drill()
+	add(drill != nil && (before == nil || restart), BeginDrill)
+	add(drill == nil && before != nil, EndDrill)
+	add((drill == nil) != (before == nil), RecordDrill)
 	return out
 }
 
@@ -69,7 +87,9 @@ func effects(old, s State, e Event) []Effect {
 func persistent(old, s State) bool {
 	return old.Verdict != s.Verdict || old.Reason != s.Reason || old.Chain != s.Chain || old.Generation != s.Generation ||
 		old.Policy != s.Policy || (old.Frozen == nil) != (s.Frozen == nil) || old.Frozen != nil && *old.Frozen != *s.Frozen ||
-		!old.LastSuccess.Equal(s.LastSuccess) || !old.LastRun.Equal(s.LastRun) || old.AwaitOK != s.AwaitOK
+		!old.LastSuccess.Equal(s.LastSuccess) || !old.LastRun.Equal(s.LastRun) || old.AwaitOK != s.AwaitOK ||
+		old.Deadline != s.Deadline || old.NoWitness != s.NoWitness || old.Hold != s.Hold || old.Alarm != s.Alarm ||
+		!slices.Equal(old.Drills, s.Drills)
 }
 
 // finished takes the outcome of a run into account.
@@ -108,12 +128,19 @@ func ok(s State, started time.Duration, now Instant) State {
 	s = s.enter(Valid, now)
 	s.Reason, s.Operation, s.Detail, s.Remedy = "", "", "", ""
 	s.LastSuccess = now.Wall
+	s.LastOK, s.OnceOK = started, true
 	s.Chain, s.Frozen, s.AwaitOK, s.Backoff = Chain{}, nil, false, 0
-	return s.schedule(started, now)
+	s.Confirmed, s.Hold, s.Veto, s.NoWitness, s.Adopted, s.Alarm = 0, false, Veto{}, false, false, ""
+	return s.ends(0, now).contradict().schedule(started, now)
 }
 
-// revoked: rules 2, 5, 8, 17.
+// revoked: rules 2, 5, 8, 8a, 11, 17.
 func revoked(s State, started time.Duration, now Instant) State {
+	if s.Verdict == NAD && !s.Reason.Local() {
+		// Now it is about the key itself: that is confirmed by runs that say so.
+		s.Chain, s.Veto, s.Alarm = Chain{}, Veto{}, ""
+		s = s.enter(Suspect, now)
+	}
 	if s.Chain.Count == 0 {
 		s.Chain = Chain{Start: started, StartWall: now.Wall.Add(started - now.Elapsed)}
 	}
@@ -122,15 +149,9 @@ func revoked(s State, started time.Duration, now Instant) State {
 	s.Backoff = 0
 	switch s.Verdict {
 	case Unknown, Valid, Unreachable:
-		frozen := s.Policy.Normal()
-		s.Frozen = &frozen
-		s = s.enter(Suspect, now)
+		s = s.freeze().enter(Suspect, now)
 	case Suspect:
-		// Until reasons with a local reach are weighed against other validators, every
-		// reason counts as global (rule 8).
-		if s.Chain.Count >= confirmations && started-s.Chain.Start >= s.InForce().C() {
-			s = s.enter(Invalid, now)
-		}
+		s = s.judge(started, now)
 	case Invalid, NAD, Grace, Alert:
 	}
 	return s.schedule(started, now)
@@ -174,7 +195,7 @@ func committed(s State, generation uint64, now Instant) State {
 		return s
 	}
 	s.Generation = generation
-	s.Chain = Chain{}
+	s.Chain, s.OnceOK = Chain{}, false
 	s.Backoff = 0
 	return s.due(now, now.Elapsed)
 }
@@ -194,12 +215,19 @@ func refused(s State, now Instant) State {
 	return s.due(now, at)
 }
 
-// newPolicy takes a policy over. While one is frozen, that one decides; a shorter
-// interval still makes the next run come sooner.
+// newPolicy takes a policy over (rule 26): what is stricter holds at once, what is
+// laxer once the project is valid.
 func newPolicy(s State, p Policy, now Instant) State {
+	before := s.InForce()
 	s.Policy = p.Normal()
-	if s.Frozen != nil {
-		return s
+	if s.Verdict == Valid {
+		return s.sooner(now)
+	}
+	if strict := Stricter(before, p); s.Frozen != nil || strict != s.Policy {
+		s.Frozen = &strict
+	}
+	if s.Verdict == Grace || s.Verdict == Alert {
+		s = s.enforce(Never, now)
 	}
 	return s.sooner(now)
 }
@@ -218,7 +246,7 @@ func newCadence(s State, c Cadence, now Instant) State {
 // enter changes the verdict.
 func (s State) enter(v Verdict, now Instant) State {
 	if s.Verdict != v {
-		s.Previous, s.Verdict, s.Since = s.Verdict, v, now.Wall
+		s.Previous, s.Verdict, s.Since, s.Entered = s.Verdict, v, now.Wall, now.Elapsed
 	}
 	return s
 }

@@ -59,8 +59,8 @@ func fresh(interval time.Duration) custody.State {
 	return custody.NewState(custody.Policy{Interval: interval}, 1, at(0))
 }
 
-// TestRules has one line for each rule of key-plane section 1 that holds for a single
-// validator.
+// TestRules has one line for each rule of key-plane section 1 that needs one validator
+// only; TestRulesOfSeveral has the others.
 func TestRules(t *testing.T) {
 	const m = 15 * time.Minute // so C is 10 s
 	type effects = []custody.Effect
@@ -101,8 +101,8 @@ func TestRules(t *testing.T) {
 		{rule: "8 a later one at C -> INVALID", steps: []any{ok(0), revoked(900 * sec), revoked(902 * sec), revoked(909 * sec), revoked(910 * sec)}, want: custody.Invalid, count: 4},
 		{rule: "8 two are not enough, however far apart", steps: []any{ok(0), revoked(900 * sec), revoked(960 * sec)}, want: custody.Suspect, count: 2},
 		{rule: "8 an OK between starts over", steps: []any{ok(0), revoked(900 * sec), revoked(905 * sec), ok(907 * sec), revoked(910 * sec)}, want: custody.Suspect, count: 1},
-		{rule: "8 local reasons count as global for now", steps: []any{ok(0), run{900 * sec, kms.Revoked, kms.KeyAccessDenied}, run{905 * sec, kms.Revoked, kms.RoleNotAssumable},
-			run{910 * sec, kms.Revoked, kms.KeyAccessDenied}}, want: custody.Invalid, count: 3},
+		{rule: "8 the newest reason is the one: local ones before a global one", steps: []any{ok(0), run{900 * sec, kms.Revoked, kms.KeyAccessDenied}, run{905 * sec, kms.Revoked, kms.RoleNotAssumable},
+			revoked(910 * sec)}, want: custody.Invalid, count: 3},
 		{rule: "12 Try Again asks all", steps: []any{ok(0), when{60 * sec, custody.TryAgain{}}}, want: custody.Valid, next: 60 * sec, effects: effects{custody.AskValidators}},
 		{rule: "12a the control plane rests while agents report", steps: []any{ok(0), when{sec, custody.CadenceChanged{Cadence: custody.Idle}}}, want: custody.Valid, next: custody.Never},
 		{rule: "12a a host silent: each interval", steps: []any{ok(0), when{sec, custody.CadenceChanged{Cadence: custody.Idle}}, when{2 * sec, custody.CadenceChanged{}}}, want: custody.Valid, next: 902 * sec},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -36,6 +37,10 @@ type turn struct {
 	// pending are effects that failed.
 	pending []Effect
 	retryAt time.Duration
+	// back: the wall clock went back across a boot, and nobody was told yet.
+	back bool
+	// kept is when the clock was stored last, looked when Step last looked at it.
+	kept, looked time.Duration
 }
 
 // Run loads the stored state and keeps the verdict until ctx ends; then it waits for
@@ -53,10 +58,13 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer t.releaser.close()
 	if err != nil {
 		t.clock = Clock{}.begin(l.cfg.Now())
-		t.set(NewState(l.cfg.Policy, l.cfg.Generation, t.clock.Instant()))
+		fresh := NewState(l.cfg.Policy, l.cfg.Generation, t.clock.Instant())
+		fresh.Central = l.cfg.Central
+		t.set(fresh)
 		t.saver.save(t.State())
 	} else {
 		t.clock = s.Clock
+		s.Central = l.cfg.Central
 		t.set(s)
 		t.apply(ctx, Restarted{})
 		t.apply(ctx, PolicyChanged{l.cfg.Policy})
@@ -99,6 +107,7 @@ func (t *turn) set(s State) {
 func (t *turn) now() Instant {
 	next, back := t.clock.Advance(t.cfg.Now())
 	if back {
+		t.back = true
 		t.cfg.Logger.Error("the wall clock went back across a restart of the machine", "project_id", string(t.cfg.Project))
 	}
 	t.clock = next
@@ -119,6 +128,15 @@ func (t *turn) tick(ctx context.Context) {
 		t.apply(ctx, e)
 	}
 	now := t.now().Elapsed
+	if t.back {
+		t.back = false
+		t.apply(ctx, ClockWentBack{})
+	}
+	if s := t.State(); now >= s.wake || now-t.looked >= recheck {
+		t.looked = now
+		t.apply(ctx, TimePassed{})
+	}
+	t.keepClock(now)
 	if t.running && !t.given && now-t.started > kms.RunTimeout {
 		// The prober has not come back in time. Its verdict is in; nobody waits for the
 		// rest, but no other run begins before it is gone (one at a time).
@@ -148,10 +166,27 @@ func (t *turn) wait() time.Duration {
 			d = min(d, next-now)
 		}
 	}
+	if wake := t.State().wake; wake != Never {
+		d = min(d, wake-now)
+	}
 	if len(t.pending) > 0 {
 		d = min(d, t.retryAt-now)
 	}
 	return max(0, d)
+}
+
+// keepClock stores the clock every ten seconds where a duration counts (rule 27), so
+// that a restart of the machine loses little of it. In VALID none does but a drill's;
+// there each run stores it.
+func (t *turn) keepClock(now time.Duration) {
+	if now-t.kept < recheck {
+		return
+	}
+	t.kept = now
+	if s := t.State(); s.Verdict != Valid || s.drill() != nil {
+		s.Clock = t.clock
+		t.saver.save(s)
+	}
 }
 
 // begin sends a run out.
@@ -206,7 +241,7 @@ func (t *turn) apply(ctx context.Context, e Event) {
 		t.cfg.Logger.InfoContext(ctx, "custody verdict changed", "project_id", string(t.cfg.Project), "from", string(old.Verdict), "to", string(next.Verdict),
 			"reason", string(next.Reason), "generation", next.Generation)
 	}
-	if t.cfg.OnChange != nil && old != next {
+	if t.cfg.OnChange != nil && !reflect.DeepEqual(old.own(), next.own()) {
 		t.cfg.OnChange(old, next)
 	}
 	t.enact(ctx, t.State(), effects)
@@ -223,10 +258,10 @@ func (t *turn) enact(ctx context.Context, s State, effects []Effect) {
 			if number, stored = t.saver.saveFor(s, storePatience); !stored {
 				t.cfg.Logger.ErrorContext(ctx, "the custody state is not stored yet", "project_id", string(t.cfg.Project), "verdict", string(s.Verdict), "error", t.saver.lastError())
 			}
-		case Record, Start:
+		case Record, Start, RaiseAlarm, RecordDrill:
 			t.releaser.add(release{effect: e, state: s, stored: number})
 		default:
-			if e == Stop && !s.MustBeDown() {
+			if e == Stop && !s.MustBeDown() || e == BeginDrill && s.drill() == nil {
 				continue // it was pending, and is over
 			}
 			if err := t.cfg.Enact(ctx, e, s); err != nil {

@@ -118,6 +118,11 @@ type KeyConfig struct {
 	Region            string `json:"region,omitempty"`
 	PrivateNetworking bool   `json:"privateNetworking"`
 	SearchNodes       bool   `json:"searchNodes"`
+	// Mode is what a confirmed revocation does: STOP (also if empty), GRACE or ALERT.
+	// Grace and UnreachableLimit are its durations in nanoseconds; 0 if there is none.
+	Mode             string        `json:"mode,omitempty"`
+	Grace            time.Duration `json:"grace,omitempty"`
+	UnreachableLimit time.Duration `json:"unreachableLimit,omitempty"`
 	// Generation grows with every committed change, also with switching off.
 	Generation  uint64 `json:"generation"`
 	Probe       []byte `json:"probe,omitempty"`

@@ -13,6 +13,7 @@ import (
 	"github.com/keywright/keywright/internal/apierr"
 	"github.com/keywright/keywright/internal/audit"
 	"github.com/keywright/keywright/internal/control/cmk"
+	"github.com/keywright/keywright/internal/custody"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/store"
 )
@@ -35,7 +36,8 @@ func (s *Service) Desired(ctx context.Context, host keys.HostID, have uint64) (a
 		select {
 		case <-changed:
 		case <-t.C:
-			return d, nil
+			// Composed anew: the ages of what validators said are of now.
+			return s.desired(ctx, host, have)
 		case <-ctx.Done():
 			return d, ctx.Err()
 		}
@@ -142,8 +144,7 @@ func (s *Service) Unfreeze(ctx context.Context, host keys.HostID, above uint64) 
 }
 
 // compose gives the desired state of a host, without revision, and a digest of all
-// that matters in it. Passwords are not part of the digest: their users' revisions
-// are.
+// that matters in it.
 func (s *Service) compose(tx *store.Tx, h store.Host) (agentlink.Desired, string, error) {
 	d := agentlink.Desired{Version: agentlink.Version, Deployment: s.st.Deployment(), Host: h.ID}
 	nodes, err := tx.NodesOfHost(h.ID)
@@ -171,13 +172,13 @@ func (s *Service) compose(tx *store.Tx, h store.Host) (agentlink.Desired, string
 			continue
 		}
 		projects[n.Project] = true
-		p, err := s.project(tx, n.Project)
+		p, err := s.project(tx, n.Project, h.ID)
 		if err != nil {
 			return d, "", err
 		}
 		d.Projects = append(d.Projects, p)
 	}
-	b, err := json.Marshal(withoutPasswords(d))
+	b, err := json.Marshal(s.newsworthy(d))
 	if err != nil {
 		return d, "", fmt.Errorf("encode desired state: %w", err)
 	}
@@ -185,7 +186,9 @@ func (s *Service) compose(tx *store.Tx, h store.Host) (agentlink.Desired, string
 	return d, hex.EncodeToString(sum[:]), nil
 }
 
-func withoutPasswords(d agentlink.Desired) agentlink.Desired {
+// newsworthy is what makes a new revision when it changes: all but passwords (their
+// users' revisions tell) and the ages of what validators said.
+func (s *Service) newsworthy(d agentlink.Desired) agentlink.Desired {
 	projects := make([]agentlink.Project, len(d.Projects))
 	for i, p := range d.Projects {
 		users := make([]agentlink.DatabaseUser, len(p.Users))
@@ -193,14 +196,14 @@ func withoutPasswords(d agentlink.Desired) agentlink.Desired {
 			u.Password = ""
 			users[j] = u
 		}
-		p.Users = users
+		p.Users, p.Validators = users, s.cfg.Custody.Told(p.Validators)
 		projects[i] = p
 	}
 	d.Projects = projects
 	return d
 }
 
-func (s *Service) project(tx *store.Tx, id keys.ProjectID) (agentlink.Project, error) {
+func (s *Service) project(tx *store.Tx, id keys.ProjectID, host keys.HostID) (agentlink.Project, error) {
 	out := agentlink.Project{ID: id}
 	c, err := tx.KeyConfig(id)
 	if err != nil {
@@ -213,10 +216,19 @@ func (s *Service) project(tx *store.Tx, id keys.ProjectID) (agentlink.Project, e
 			return out, err
 		}
 		kmsEndpoint, stsEndpoint := s.cfg.Custody.Endpoints()
+		policy := s.cfg.Custody.Policy(c)
 		out.CustomerKey = &agentlink.CustomerKey{
 			Generation: c.Generation, RoleARN: role.ARN, ExternalID: role.ExternalID, KeyARN: c.KeyARN, Region: cmk.AWSRegion(c.Region),
-			Probe: c.Probe, ProbeSHA256: c.ProbeSHA256, Interval: agentlink.Duration(s.cfg.Custody.Interval()),
+			Probe: c.Probe, ProbeSHA256: c.ProbeSHA256, Interval: agentlink.Duration(policy.Interval),
 			KMSEndpoint: kmsEndpoint, STSEndpoint: stsEndpoint,
+		}
+		if policy.Mode != custody.ModeStop || policy.UnreachableLimit != 0 {
+			out.CustomerKey.Policy = agentlink.KeyPolicy{
+				Mode: policy.Mode, Grace: agentlink.Duration(policy.Grace), UnreachableLimit: agentlink.Duration(policy.UnreachableLimit),
+			}
+		}
+		if out.Validators, err = s.cfg.Custody.Evidence(tx, c, host); err != nil {
+			return out, err
 		}
 	}
 	out.Users, err = s.users(tx, id)

@@ -11,6 +11,7 @@ import (
 	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/apierr"
 	"github.com/keywright/keywright/internal/control/tenant"
+	"github.com/keywright/keywright/internal/custody"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/store"
 )
@@ -34,8 +35,12 @@ const (
 type Custody interface {
 	// Report is called in the transaction of a host's status.
 	Report(tx *store.Tx, host keys.HostID, states []agentlink.CustodyStatus) error
-	// Interval and Endpoints go into every host's desired state.
-	Interval() time.Duration
+	// Policy, Evidence and Endpoints go into every host's desired state. Evidence is
+	// what all validators but the host itself say about a project's key now; Told gives
+	// the part of it whose change is news.
+	Policy(c store.KeyConfig) custody.Policy
+	Evidence(tx *store.Tx, c store.KeyConfig, host keys.HostID) ([]custody.Evidence, error)
+	Told(all []custody.Evidence) []custody.Evidence
 	Endpoints() (kmsEndpoint, stsEndpoint string)
 }
 

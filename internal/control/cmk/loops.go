@@ -31,6 +31,12 @@ type runner struct {
 	validate atomic.Uint64
 	// echo marks a run that everybody was asked for: it asks nobody again.
 	echo atomic.Bool
+	// policy, told and crowd are what the loop was given last, repeated is when all
+	// were asked to run once more; Run's goroutine owns them.
+	policy   custody.Policy
+	told     []custody.Evidence
+	crowd    bool
+	repeated time.Duration
 }
 
 func (s *Service) runner(project keys.ProjectID) *runner {
@@ -66,9 +72,10 @@ func (s *Service) Run(ctx context.Context) error {
 
 // wish is what the store says about one project's loop.
 type wish struct {
-	config  store.KeyConfig
-	cadence custody.Cadence
-	stale   bool
+	config   store.KeyConfig
+	cadence  custody.Cadence
+	stale    bool
+	evidence []custody.Evidence
 }
 
 // tend starts and stops loops and tells them what changed.
@@ -91,7 +98,11 @@ func (s *Service) tend(ctx context.Context, wg *sync.WaitGroup) error {
 			if err != nil && !errors.Is(err, store.ErrNotFound) {
 				return err
 			}
-			wishes[c.Project] = wish{config: c, cadence: cadence(validators, c.Generation), stale: v.Kind != old.Kind || v.Reason != old.Reason}
+			evidence, err := s.Evidence(tx, c, "")
+			if err != nil {
+				return err
+			}
+			wishes[c.Project] = wish{config: c, cadence: cadence(validators, c.Generation), stale: v.Kind != old.Kind || v.Reason != old.Reason, evidence: evidence}
 		}
 		return nil
 	})
@@ -110,10 +121,12 @@ func (s *Service) tend(ctx context.Context, wg *sync.WaitGroup) error {
 			r.stop()
 			<-r.done
 			s.drop(project)
+			s.unhear(project)
 		}
 	}
+	errs = append(errs, s.lookAround(ctx, wishes))
 	for project, w := range wishes {
-		s.guide(ctx, wg, project, w)
+		errs = append(errs, s.inform(ctx, s.guide(ctx, wg, project, w), w))
 		if w.stale {
 			errs = append(errs, s.st.Tx(ctx, func(tx *store.Tx) error {
 				c, err := tx.KeyConfig(project)
@@ -165,28 +178,33 @@ func cadence(validators []Validator, generation uint64) custody.Cadence {
 	return out
 }
 
-func (s *Service) guide(ctx context.Context, wg *sync.WaitGroup, project keys.ProjectID, w wish) {
+func (s *Service) guide(ctx context.Context, wg *sync.WaitGroup, project keys.ProjectID, w wish) *runner {
 	r := s.runner(project)
 	if r == nil {
 		r = s.start(ctx, wg, w.config)
 	}
 	r.loop.Commit(w.config.Generation)
+	if p := s.Policy(w.config); p != r.policy {
+		r.policy = p
+		r.loop.SetPolicy(p)
+	}
 	r.loop.SetCadence(w.cadence)
 	if w.config.Validate > r.validate.Load() {
 		r.validate.Store(w.config.Validate)
 		r.echo.Store(true)
 		r.loop.TryNow()
 	}
+	return r
 }
 
 func (s *Service) start(ctx context.Context, wg *sync.WaitGroup, c store.KeyConfig) *runner {
 	loopCtx, stop := context.WithCancel(ctx)
-	r := &runner{stop: stop, done: make(chan struct{})}
+	r := &runner{stop: stop, done: make(chan struct{}), policy: s.Policy(c)}
 	r.validate.Store(c.Validate)
 	project := c.Project
 	r.loop = custody.NewLoop(custody.Config{
 		Project: project, Prober: s.prober(project), Store: &stateStore{s: s, project: project},
-		Policy: s.policy, Generation: c.Generation, Logger: s.log, Now: s.cfg.Clock,
+		Policy: s.Policy(c), Generation: c.Generation, Logger: s.log, Now: s.cfg.Clock, Central: true,
 		Enact: func(ctx context.Context, e custody.Effect, st custody.State) error {
 			return s.enact(ctx, r, project, e, st)
 		},
@@ -206,7 +224,7 @@ func (s *Service) start(ctx context.Context, wg *sync.WaitGroup, c store.KeyConf
 
 // enact carries out what the control plane's loop asks for. It stops no processes:
 // the hosts do, by their own verdicts.
-func (s *Service) enact(ctx context.Context, r *runner, project keys.ProjectID, e custody.Effect, _ custody.State) error {
+func (s *Service) enact(ctx context.Context, r *runner, project keys.ProjectID, e custody.Effect, st custody.State) error {
 	switch e {
 	case custody.Record:
 		return s.st.Tx(ctx, func(tx *store.Tx) error {
@@ -227,7 +245,15 @@ func (s *Service) enact(ctx context.Context, r *runner, project keys.ProjectID, 
 		return err
 	case custody.DropSessions:
 		s.forget(ctx, project)
-	case custody.Persist, custody.Stop, custody.Start:
+	case custody.RaiseAlarm:
+		return s.st.Tx(ctx, func(tx *store.Tx) error {
+			c, err := tx.KeyConfig(project)
+			if err != nil || !c.Enabled {
+				return err
+			}
+			return alarm(tx, c, "", st)
+		})
+	case custody.BeginDrill, custody.EndDrill, custody.RecordDrill, custody.Persist, custody.Stop, custody.Start:
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keywright/keywright/internal/apierr"
@@ -41,6 +42,10 @@ type Service struct {
 	changes map[keys.ProjectID]*sync.Mutex
 	probers map[keys.ProjectID]*prober
 	loops   map[keys.ProjectID]*runner
+	words   map[source]word
+	// born is when this process began to listen (boot-time clock); crowd is rule 10.
+	born  time.Duration
+	crowd atomic.Bool
 }
 
 // New makes the service. Its loops run while Run does.
@@ -51,10 +56,13 @@ func New(cfg Config) *Service {
 	if cfg.Silent == 0 {
 		cfg.Silent = 30 * time.Second
 	}
-	return &Service{
+	s := &Service{
 		cfg: cfg, st: cfg.Store, policy: custody.Policy{Interval: cfg.Interval}.Normal(), log: cfg.Log,
 		changes: map[keys.ProjectID]*sync.Mutex{}, probers: map[keys.ProjectID]*prober{}, loops: map[keys.ProjectID]*runner{},
+		words: map[source]word{},
 	}
+	s.born = s.clock()
+	return s
 }
 
 // Interval is the distance of validation runs in quiet times.
@@ -76,6 +84,19 @@ type View struct {
 	Verdict store.Verdict
 	// Validators are the custody states that the verdict comes from.
 	Validators []Validator
+}
+
+// Deadline is when the first validator's GRACE ends; zero if none is in GRACE.
+func (v View) Deadline() (out time.Time) {
+	if custody.Verdict(v.Verdict.Kind) != custody.Grace {
+		return out
+	}
+	for _, x := range v.Validators {
+		if d := x.State.DeadlineWall; !d.IsZero() && (out.IsZero() || d.Before(out)) {
+			out = d
+		}
+	}
+	return out
 }
 
 // Validator is one source of verdicts.

@@ -102,7 +102,7 @@ func (s *Service) settings(ctx context.Context, p tenant.Principal, old, next st
 		return nil
 	}
 	return s.st.Tx(ctx, func(tx *store.Tx) error {
-		pr, now, err := unchanged(tx, p, old)
+		pr, now, err := s.unchanged(tx, p, old)
 		if err != nil {
 			return err
 		}
@@ -117,13 +117,14 @@ func (s *Service) settings(ctx context.Context, p tenant.Principal, old, next st
 // unchanged checks that nobody changed the configuration since old was read, and gives
 // it as it is now: runs may have been asked for meanwhile, and that counter never goes
 // back.
-func unchanged(tx *store.Tx, p tenant.Principal, old store.KeyConfig) (store.Project, store.KeyConfig, error) {
+func (s *Service) unchanged(tx *store.Tx, p tenant.Principal, old store.KeyConfig) (store.Project, store.KeyConfig, error) {
 	pr, err := tenant.RequireKeyOwner(tx, p, old.Project)
 	if err != nil {
 		return pr, old, err
 	}
 	now, err := tx.KeyConfig(old.Project)
-	if err == nil && (now.Generation != old.Generation || now.SearchNodes != old.SearchNodes || now.PrivateNetworking != old.PrivateNetworking) {
+	if err == nil && (now.Generation != old.Generation || now.SearchNodes != old.SearchNodes || now.PrivateNetworking != old.PrivateNetworking ||
+		s.Policy(now) != s.Policy(old)) {
 		err = errMoved
 	}
 	return pr, now, err
@@ -163,7 +164,7 @@ func isMultiRegion(resource string) bool { return len(resource) > 8 && resource[
 // refuse records that a candidate was refused; nothing else changes.
 func (s *Service) refuse(ctx context.Context, p tenant.Principal, project keys.ProjectID, old store.KeyConfig, why *apierr.Error) error {
 	err := s.st.Tx(ctx, func(tx *store.Tx) error {
-		pr, _, err := unchanged(tx, p, old)
+		pr, _, err := s.unchanged(tx, p, old)
 		if err != nil {
 			return err
 		}
@@ -179,7 +180,7 @@ func (s *Service) refuse(ctx context.Context, p tenant.Principal, project keys.P
 
 func (s *Service) commit(ctx context.Context, p tenant.Principal, old, next store.KeyConfig, role store.AccessRole, r kms.Result) error {
 	err := s.st.Tx(ctx, func(tx *store.Tx) error {
-		pr, now, err := unchanged(tx, p, old)
+		pr, now, err := s.unchanged(tx, p, old)
 		if err != nil {
 			return err
 		}
@@ -264,7 +265,8 @@ func (s *Service) disable(ctx context.Context, p tenant.Principal, project keys.
 		if err != nil {
 			return err
 		}
-		next := store.KeyConfig{Project: project, Generation: old.Generation, Validate: old.Validate, SearchNodes: old.SearchNodes, Updated: tx.Now()}
+		next := store.KeyConfig{Project: project, Generation: old.Generation, Validate: old.Validate, SearchNodes: old.SearchNodes, Updated: tx.Now(),
+			Mode: old.Mode, Grace: old.Grace, UnreachableLimit: old.UnreachableLimit}
 		if patch.EnabledForSearchNodes != nil {
 			next.SearchNodes = *patch.EnabledForSearchNodes
 		}

@@ -141,7 +141,8 @@ func (s *Service) Report(tx *store.Tx, host keys.HostID, states []agentlink.Cust
 		if !c.Enabled {
 			continue
 		}
-		st.State.Detail, st.State.Remedy = clip(st.State.Detail), clip(st.State.Remedy)
+		st.State.Detail, st.State.Remedy, st.State.Alarm = clip(st.State.Detail), clip(st.State.Remedy), clip(st.State.Alarm)
+		s.heard(c.Project, host, st.State)
 		old, err := tx.CustodyOf(c.Project, string(host))
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
@@ -163,6 +164,11 @@ func (s *Service) Report(tx *store.Tx, host keys.HostID, states []agentlink.Cust
 		}
 		if err := s.record(tx, c); err != nil {
 			return err
+		}
+		if st.State.Alarm != before.Alarm && st.State.Alarm != "" {
+			if err := alarm(tx, c, host, st.State); err != nil {
+				return err
+			}
 		}
 		if flipped(before.Verdict, st.State.Verdict) {
 			if err := raise(tx, c.Project); err != nil {
@@ -190,6 +196,25 @@ func projectsOf(tx *store.Tx, host keys.HostID) (map[keys.ProjectID]bool, error)
 
 // clip bounds what a host may write into events.
 func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), 2000)], "") }
+
+// alarm records a condition that needs a person.
+func alarm(tx *store.Tx, c store.KeyConfig, host keys.HostID, st custody.State) error {
+	pr, err := tx.Project(c.Project)
+	if err != nil {
+		return err
+	}
+	e := audit.Event{
+		Type: "ENCRYPTION_AT_REST_VALIDATION_ALARM", Actor: "system", Org: string(pr.Org), Project: string(pr.ID), Host: string(host), Message: st.Alarm,
+		Data: map[string]string{"alarm": "true", "verdict": string(st.Verdict), "noticedBy": controlPlane, "keyArn": c.KeyARN},
+	}
+	if host != "" {
+		e.Data["noticedBy"] = "host " + string(host)
+	}
+	if st.Reason != "" {
+		e.Data["reason"], e.Data["remedy"] = string(st.Reason), st.Remedy
+	}
+	return tx.Append(e)
+}
 
 // flipped tells whether a validator left the good verdicts or came back to VALID.
 func flipped(from, to custody.Verdict) bool {
@@ -281,6 +306,14 @@ func verdictText(v store.Verdict, c store.KeyConfig) string {
 		return fmt.Sprintf("AWS refuses the use of the key %s (%s). That is being confirmed; nothing is stopped yet. %s", c.KeyARN, v.Reason, remedy)
 	case custody.Unreachable:
 		return fmt.Sprintf("It cannot be told whether the key %s can be used (%s). Running clusters go on; nodes that restart wait. %s", c.KeyARN, v.Reason, remedy)
+	}
+	switch custody.Verdict(v.Kind) {
+	case custody.NAD:
+		return fmt.Sprintf("AWS refuses the key %s to one host only (%s), others can use it: allow the host's addresses. Its running nodes go on, new ones wait. %s", c.KeyARN, v.Reason, remedy)
+	case custody.Grace:
+		return fmt.Sprintf("The key %s was taken away (%s): all processes of the project's encrypted clusters stop when the grace period of %s is over; none starts until then. %s", c.KeyARN, v.Reason, c.Grace, remedy)
+	case custody.Alert:
+		return fmt.Sprintf("The key %s was taken away (%s). By the project's policy nothing is stopped, but no node starts. %s", c.KeyARN, v.Reason, remedy)
 	}
 	return fmt.Sprintf("The verdict on the key %s is %s. %s", c.KeyARN, v.Kind, remedy)
 }
