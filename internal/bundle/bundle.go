@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	// Format names the file, Version its version.
-	Format  = "keywright-key-export"
+	// Format names the file.
+	Format = "keywright-key-export"
+	// Version is the file's version.
 	Version = 1
 	// Signer is the common name of a certificate that signs bundles. Hosts have their
 	// id as common name, which is of another form.

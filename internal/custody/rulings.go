@@ -103,10 +103,9 @@ func (s State) denied(v Veto, now Instant) State {
 // say.
 func (s State) settle(now Instant) State {
 	s = s.overheard(now)
-	switch {
-	case s.Verdict == NAD:
+	if s.Verdict == NAD {
 		s = s.lapse(now)
-	case s.Verdict == Unreachable:
+	} else if s.Verdict == Unreachable {
 		s = s.limit(now)
 	}
 	s = s.adopt(now)

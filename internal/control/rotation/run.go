@@ -153,7 +153,7 @@ func (s *Service) check(ctx context.Context, id keys.ClusterID) error {
 			if err != nil {
 				return err
 			}
-			_, err = s.plan(tx, tenant.System(), pr, &c, Age)
+			err = s.plan(tx, tenant.System(), pr, &c, Age)
 			return err
 		}); err != nil {
 			return err

@@ -114,7 +114,7 @@ func (s *Service) Request(ctx context.Context, p tenant.Principal, project keys.
 		if c.Deleting {
 			return apierr.BadRequest("CLUSTER_ALREADY_REQUESTED_DELETION", "The deletion of cluster %s was requested already.", name).With(name)
 		}
-		if _, err := s.plan(tx, p, pr, &c, OnDemand); err != nil {
+		if err := s.plan(tx, p, pr, &c, OnDemand); err != nil {
 			return err
 		}
 		out, err = view(tx, c)
@@ -128,13 +128,13 @@ func (s *Service) Request(ctx context.Context, p tenant.Principal, project keys.
 
 // plan writes down a new plan for the cluster's nodes under a customer key, unless
 // one is open.
-func (s *Service) plan(tx *store.Tx, p tenant.Principal, pr store.Project, c *store.Cluster, reason string) (made bool, err error) {
+func (s *Service) plan(tx *store.Tx, p tenant.Principal, pr store.Project, c *store.Cluster, reason string) error {
 	if isOpen(*c) {
-		return false, nil
+		return nil
 	}
 	nodes, err := tx.NodesOfCluster(c.ID)
 	if err != nil {
-		return false, err
+		return err
 	}
 	next := store.RotationPlan{Reason: reason, By: p.Name, State: Pending, Requested: tx.Now()}
 	for _, n := range nodes {
@@ -143,11 +143,11 @@ func (s *Service) plan(tx *store.Tx, p tenant.Principal, pr store.Project, c *st
 		}
 	}
 	if len(next.Nodes) == 0 {
-		return false, apierr.Conflict("CLUSTER_NOT_ENCRYPTED", "Cluster %s is not encrypted with a customer key: it has no master keys to rotate.", c.Name).With(c.Name)
+		return apierr.Conflict("CLUSTER_NOT_ENCRYPTED", "Cluster %s is not encrypted with a customer key: it has no master keys to rotate.", c.Name).With(c.Name)
 	}
 	c.Rotation = &next
 	if err := tx.PutCluster(*c); err != nil {
-		return false, err
+		return err
 	}
 	text := "A rotation of the master keys of cluster %s was requested."
 	if reason == Age {
@@ -155,7 +155,7 @@ func (s *Service) plan(tx *store.Tx, p tenant.Principal, pr store.Project, c *st
 	}
 	e := event(p, "MASTER_KEY_ROTATION_REQUESTED", pr, *c, text, c.Name)
 	e.Data["reason"] = reason
-	return true, tx.Append(e)
+	return tx.Append(e)
 }
 
 func isOpen(c store.Cluster) bool { return c.Rotation != nil && c.Rotation.State != Done }
