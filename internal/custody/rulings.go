@@ -103,10 +103,12 @@ func (s State) denied(v Veto, now Instant) State {
 // say.
 func (s State) settle(now Instant) State {
 	s = s.overheard(now)
-	if s.Verdict == NAD {
+	switch s.Verdict {
+	case NAD:
 		s = s.lapse(now)
-	} else if s.Verdict == Unreachable {
+	case Unreachable:
 		s = s.limit(now)
+	default:
 	}
 	s = s.adopt(now)
 	if s.Verdict == Grace {
