@@ -227,6 +227,8 @@ func (pl planner) fieldIntervals(spec index.Spec, multi bool) [][]interval {
 			switch {
 			case !multi:
 				all[i] = intersect(all[i], c.intervals)
+			case spec.Sparse && !c.present:
+				// Met by an element without the path, which has no key of its own here.
 			case c.rank > best.rank && !taken[top]:
 				best, all[i] = c, c.intervals
 			}

@@ -377,3 +377,30 @@ func TestPlanFindsWhatAScanFinds(t *testing.T) {
 		t.Error("no plan was tried")
 	}
 }
+
+// An element without the path meets $gte null, and has no key in a sparse index:
+// such a condition must not limit a scan of it.
+func TestASparseMultikeyIndexIsNotLimitedToNull(t *testing.T) {
+	doc := j(t, `{"a": [{}, {"b": 0}]}`)
+	spec := index.Spec{Name: "a.b_1", Fields: []index.Field{{Path: "a.b"}}, Sparse: true}
+	f := mustFilter(t, `{"a.b": {"$gte": null, "$lt": 3}}`)
+	if ok, err := f.Match(doc); err != nil || !ok {
+		t.Fatalf("the document does not match: %t, %v", ok, err)
+	}
+	p, err := ChoosePlan(f, nil, bson.RawValue{}, []index.Spec{spec}, func(string) bool { return true })
+	if err != nil || p.Kind != IndexScan {
+		t.Fatalf("plan %+v, %v", p, err)
+	}
+	keys, _, err := spec.Keys(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range keys {
+		for _, b := range p.Bounds {
+			if b.Contains(k) {
+				return
+			}
+		}
+	}
+	t.Errorf("bounds %x hold none of the keys %x", p.Bounds, keys)
+}
