@@ -11,6 +11,7 @@ import (
 
 func awslocalCommand() *cobra.Command {
 	var dir, listen, ready string
+	var control bool
 	c := &cobra.Command{
 		Use: "awslocal", Short: "Run the local AWS (KMS, STS, IAM), for development and tests only", Args: cobra.NoArgs,
 		Long: "Runs a local KMS, STS and IAM with signatures checked and policies evaluated on every call. It keeps its keys\n" +
@@ -22,7 +23,7 @@ func awslocalCommand() *cobra.Command {
 			}
 			log := logger(c)
 			protect(log)
-			s, err := awslocal.Open(awslocal.Config{DataDir: abs, Listen: listen, Logger: log})
+			s, err := awslocal.Open(awslocal.Config{DataDir: abs, Listen: listen, Logger: log, Control: control})
 			if err != nil {
 				return err
 			}
@@ -37,6 +38,7 @@ func awslocalCommand() *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&dir, "data-dir", "", "directory of accounts, keys and call log (needed)")
 	f.StringVar(&listen, "listen", "127.0.0.1:4566", "loopback address to serve at")
+	f.BoolVar(&control, "control", false, "serve the control path of tests: delays, faults, moved time (token in DATA/control.token)")
 	f.StringVar(&ready, "ready-file", "", "file that is written when it serves")
 	return c
 }
