@@ -258,6 +258,8 @@ func TestRulesOfSeveral(t *testing.T) {
 		{rule: "14 OK -> VALID", steps: after(inGrace, ok(120*sec)), want: custody.Valid, also: deadline(0)},
 		{rule: "14 the earlier deadline of the control plane", steps: after(inGrace, told(80*sec, cp(append(confirmedAt(custody.Grace, kms.KeyDisabled), set(func(e *custody.Evidence) { e.Deadline = 200 * sec }))...))), want: custody.Grace, also: deadline(200 * sec)},
 		{rule: "14 not a later one", steps: after(inGrace, told(80*sec, cp(append(confirmedAt(custody.Grace, kms.KeyDisabled), set(func(e *custody.Evidence) { e.Deadline = 2000 * sec }))...))), want: custody.Grace, also: deadline(confirmed + 10*minute)},
+		{rule: "14 nor by a change of policy", steps: after(inGrace, told(80*sec, cp(append(confirmedAt(custody.Grace, kms.KeyDisabled), set(func(e *custody.Evidence) { e.Deadline = 200 * sec }))...)),
+			told(81*sec), setPolicy(90*sec, policy(custody.ModeGrace, 9*minute))), want: custody.Grace, also: deadline(200 * sec)},
 		{rule: "14 restart in GRACE: deadline kept", steps: after(inGrace, when{300 * sec, custody.Restarted{}}), want: custody.Grace, also: deadline(confirmed + 10*minute)},
 
 		// 15
