@@ -140,14 +140,17 @@ func TestNodeKilledAtEveryStepOfARotation(t *testing.T) {
 		if got := r.named(id); !slices.Equal(got, []keys.KeyID{after.MasterKey}) {
 			t.Errorf("%s: keyrings name %v, the node reports %s", step, got, after.MasterKey)
 		}
-		eventually(t, "both keys are there after "+step, func() bool {
-			return r.held(before.MasterKey) == keys.StateDeactivated && r.held(after.MasterKey) == keys.StateActive
-		})
-		for _, w := range r.escrowed() {
-			if w.State == keys.StateDestroyed || w.State == keys.StateActive && w.Key != after.MasterKey {
-				t.Errorf("%s: key %s is %s", step, w.Key, w.State)
+		eventually(t, "the new key is the only Active one after "+step+", and none is destroyed", func() bool {
+			for _, w := range r.escrowed() {
+				if (w.State == keys.StateActive) != (w.Key == after.MasterKey) {
+					return false
+				}
+				if w.State == keys.StateDestroyed {
+					t.Fatalf("%s: key %s is destroyed", step, w.Key)
+				}
 			}
-		}
+			return r.held(before.MasterKey) == keys.StateDeactivated
+		})
 		before = after
 	}
 	// The node that died before its keyring was replaced left one key behind; the
