@@ -39,6 +39,7 @@ func upCommand() *cobra.Command {
 	f.StringVar(&cfg.Listen, "listen", "127.0.0.1:8080", "address of the API")
 	f.StringVar(&cfg.AWS, "aws", "local", "local (a built-in AWS for development and tests) or real (the SDK's default credential chain)")
 	f.StringVar(&cfg.AWSListen, "aws-listen", "127.0.0.1:4566", "address of the local AWS")
+	f.BoolVar(&cfg.AWSControl, "aws-control", false, "let the local AWS serve its control path of tests (token in DATA/aws/control.token)")
 	f.StringVar(&cfg.AgentListen, "agent-listen", "127.0.0.1:0", "the control plane's address for agents")
 	f.StringVar(&cfg.KMIPListen, "kmip-listen", "127.0.0.1:5696", "the agent's KMIP address")
 	f.StringVar(&cfg.NodePorts, "node-ports", "27100-27199", "ports of database nodes; busy ones are skipped; 0 means any free")

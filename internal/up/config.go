@@ -17,10 +17,12 @@ import (
 
 // Config are the flags of `keywright up`.
 type Config struct {
-	DataDir            string
-	Listen             string
-	AWS                string // "local" or "real"
-	AWSListen          string
+	DataDir   string
+	Listen    string
+	AWS       string // "local" or "real"
+	AWSListen string
+	// AWSControl lets the local AWS serve its control path: faults, delays, moved time.
+	AWSControl         bool
 	AgentListen        string
 	KMIPListen         string
 	NodePorts          string
@@ -53,6 +55,9 @@ func (c Config) normal() (Config, error) {
 	}
 	if c.AWS != "local" && c.AWS != "real" {
 		errs = append(errs, fmt.Errorf("--aws %q: use local or real", c.AWS))
+	}
+	if c.AWSControl && c.AWS != "local" {
+		errs = append(errs, errors.New("--aws-control: only the local AWS has a control path"))
 	}
 	for flag, addr := range map[string]string{"--listen": c.Listen, "--aws-listen": c.AWSListen, "--agent-listen": c.AgentListen, "--kmip-listen": c.KMIPListen} {
 		host, _, err := net.SplitHostPort(addr)

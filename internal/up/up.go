@@ -147,6 +147,9 @@ func (p *platform) startAWS(ctx context.Context) error {
 		return err
 	}
 	args := []string{"awslocal", "--data-dir", p.cfg.path("aws"), "--listen", p.cfg.AWSListen, "--ready-file", ready}
+	if p.cfg.AWSControl {
+		args = append(args, "--control")
+	}
 	if err := p.aws.start(args, nil); err != nil {
 		return err
 	}
