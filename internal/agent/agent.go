@@ -16,10 +16,10 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"github.com/keywright/keywright/internal/agent/durable"
 	"github.com/keywright/keywright/internal/agent/wraps"
 	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/audit"
+	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kmip"
 	"github.com/keywright/keywright/internal/pki"

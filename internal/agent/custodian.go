@@ -10,10 +10,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/keywright/keywright/internal/agent/durable"
 	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/audit"
 	"github.com/keywright/keywright/internal/custody"
+	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kms"
 )

@@ -8,8 +8,8 @@ import (
 	"os"
 	"strings"
 
-	"github.com/keywright/keywright/internal/agent/durable"
 	"github.com/keywright/keywright/internal/agentlink"
+	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/pki"
 )

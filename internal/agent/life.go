@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/keywright/keywright/internal/agent/driver"
-	"github.com/keywright/keywright/internal/agent/durable"
 	"github.com/keywright/keywright/internal/agentlink"
+	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/internal/pki"
 )
 

@@ -7,8 +7,8 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/keywright/keywright/internal/agent/durable"
 	"github.com/keywright/keywright/internal/agentlink"
+	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/internal/keys"
 )
 

@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/keywright/keywright/internal/agent/durable"
+	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/secret"
 )

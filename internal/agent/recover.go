@@ -8,11 +8,11 @@ import (
 	"log/slog"
 	"os"
 
-	"github.com/keywright/keywright/internal/agent/durable"
 	"github.com/keywright/keywright/internal/agent/wraps"
 	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/audit"
 	"github.com/keywright/keywright/internal/bundle"
+	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/internal/keys"
 )
 

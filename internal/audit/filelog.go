@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"github.com/keywright/keywright/internal/durable"
 )
 
 // maxLine bounds one event in a file.
@@ -55,7 +57,7 @@ func (l *FileLog) recover(path string) error {
 		return fmt.Errorf("seek audit log: %w", err)
 	}
 	l.head, l.size = v.Head(), end
-	return syncDir(filepath.Dir(path))
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 // readEvents calls fn for each whole line and gives the offset of their end.
@@ -161,16 +163,4 @@ func VerifyFile(path string, kept Head) (Head, error) {
 		return v.Head(), err
 	}
 	return v.Head(), Covers(kept, at, v.Head().Seq)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // the caller's own path
-	if err != nil {
-		return fmt.Errorf("open directory: %w", err)
-	}
-	defer func() { _ = d.Close() }()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	return nil
 }

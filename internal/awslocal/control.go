@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/keywright/keywright/internal/durable"
 )
 
 const (
@@ -67,7 +69,7 @@ func openControl(dir string) (*control, error) {
 	token, err := readControlToken(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		token = controlPrefix + base64.RawURLEncoding.EncodeToString(randomBytes(32))
-		err = replaceFile(path, []byte(token+"\n"))
+		err = durable.WriteFile(path, []byte(token+"\n"), 0o600)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open control: %w", err)

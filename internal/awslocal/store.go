@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/keywright/keywright/internal/durable"
 )
 
 const (
@@ -156,7 +158,7 @@ func (s *store) save() error {
 	if err != nil {
 		return fmt.Errorf("encode state: %w", err)
 	}
-	if err := replaceFile(filepath.Join(s.dir, stateFile), raw); err != nil {
+	if err := durable.WriteFile(filepath.Join(s.dir, stateFile), raw, 0o600); err != nil {
 		return fmt.Errorf("save state: %w", err)
 	}
 	s.saved = raw
@@ -165,39 +167,10 @@ func (s *store) save() error {
 
 // writeSeed brings the seed file up to date.
 func (s *store) writeSeed(seed Seed) error {
-	raw, err := json.MarshalIndent(seed, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode seed file: %w", err)
-	}
-	if err := replaceFile(filepath.Join(s.dir, SeedFile), append(raw, '\n')); err != nil {
+	if err := durable.WriteJSON(filepath.Join(s.dir, SeedFile), seed, 0o600); err != nil {
 		return fmt.Errorf("write seed file: %w", err)
 	}
 	return nil
 }
 
 func (s *store) close() error { return s.lock.Close() }
-
-// replaceFile puts a file in place so that a crash at any point leaves the old
-// or the new content whole.
-func replaceFile(path string, content []byte) (err error) {
-	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600) //nolint:gosec // the operator's own data directory
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(tmp, path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}

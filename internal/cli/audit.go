@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/keywright/keywright/internal/agent/durable"
 	"github.com/keywright/keywright/internal/audit"
+	"github.com/keywright/keywright/internal/durable"
 )
 
 func auditCommand() *cobra.Command {

@@ -5,8 +5,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/keywright/keywright/internal/agent/durable"
 	"github.com/keywright/keywright/internal/awslocal"
+	"github.com/keywright/keywright/internal/durable"
 )
 
 func awslocalCommand() *cobra.Command {

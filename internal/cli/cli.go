@@ -49,21 +49,26 @@ func Run(args []string, stdout, stderr io.Writer) int {
 		return 0
 	case errors.As(err, &code):
 		if code.err != nil {
-			_, _ = fmt.Fprintf(stderr, "error: %v\n", code.err)
+			_, _ = fmt.Fprintf(stderr, "error: %s\n", explain(code.err))
 		}
 		return code.code
 	case errors.As(err, &usage), wrongWords(err):
 		_, _ = fmt.Fprintf(stderr, "error: %v\n", err)
 		return 2
 	}
-	_, _ = fmt.Fprintf(stderr, "error: %v\n", err)
+	_, _ = fmt.Fprintf(stderr, "error: %s\n", explain(err))
 	return 1
 }
 
 // wrongWords recognizes what cobra says of words that it does not know; it gives
 // these errors no type.
 func wrongWords(err error) bool {
-	return strings.HasPrefix(err.Error(), "unknown command ") || strings.HasPrefix(err.Error(), "accepts ")
+	for _, p := range []string{"unknown command ", "accepts ", "requires at least ", "required flag(s) ", "if any flags in the group "} {
+		if strings.HasPrefix(err.Error(), p) {
+			return true
+		}
+	}
+	return false
 }
 
 // usageError is a command line that cannot be understood.

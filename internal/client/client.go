@@ -46,6 +46,16 @@ type Error struct {
 	Reason     string   `json:"reason"`
 	Detail     string   `json:"detail"`
 	Parameters []string `json:"parameters"`
+	// Bad names single fields of the request that did not validate.
+	Bad Bad `json:"badRequestDetail"`
+}
+
+// Bad lists what is wrong with single fields.
+type Bad struct {
+	Fields []struct {
+		Field       string `json:"field"`
+		Description string `json:"description"`
+	} `json:"fields"`
 }
 
 // Error implements error.

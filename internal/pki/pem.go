@@ -12,9 +12,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 
+	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/internal/secret"
 )
 
@@ -153,7 +152,7 @@ func samePublic(a, b crypto.PublicKey) bool {
 func WriteCombined(path string, keyPEM secret.Bytes, certPEM []byte) error {
 	text := secret.New(bytes.Join([][]byte{keyPEM.Reveal(), certPEM}, nil))
 	defer text.Wipe()
-	if err := replaceFile(path, text.Reveal(), 0o600); err != nil {
+	if err := durable.WriteFile(path, text.Reveal(), 0o600); err != nil {
 		return fmt.Errorf("write certificate and key: %w", err)
 	}
 	return nil
@@ -162,49 +161,10 @@ func WriteCombined(path string, keyPEM secret.Bytes, certPEM []byte) error {
 // WriteCertificates writes certificates (public) atomically and durably, mode
 // 0644.
 func WriteCertificates(path string, certPEM []byte) error {
-	if err := replaceFile(path, certPEM, 0o644); err != nil {
+	if err := durable.WriteFile(path, certPEM, 0o644); err != nil {
 		return fmt.Errorf("write certificate: %w", err)
 	}
 	return nil
-}
-
-func replaceFile(path string, data []byte, mode os.FileMode) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-			_ = os.Remove(f.Name())
-		}
-	}()
-	if err = f.Chmod(mode); err != nil {
-		return err
-	}
-	if _, err = f.Write(data); err != nil {
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // the directory of a file that the caller named
-	if err != nil {
-		return err
-	}
-	defer func() { _ = d.Close() }()
-	return d.Sync()
 }
 
 // nextCertificate gives the DER of the next certificate of a PEM text and what

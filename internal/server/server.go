@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,6 +19,7 @@ import (
 	"github.com/keywright/keywright/internal/control/escrow"
 	"github.com/keywright/keywright/internal/control/rotation"
 	"github.com/keywright/keywright/internal/control/tenant"
+	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/internal/kms"
 	"github.com/keywright/keywright/internal/kms/awskms"
 	"github.com/keywright/keywright/internal/pki"
@@ -266,21 +266,5 @@ func (p *plane) announce() error {
 	if p.cfg.ReadyFile == "" {
 		return nil
 	}
-	b, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("encode ready file: %w", err)
-	}
-	f, err := os.CreateTemp(filepath.Dir(p.cfg.ReadyFile), ".ready.*")
-	if err != nil {
-		return fmt.Errorf("write ready file: %w", err)
-	}
-	_, err = f.Write(append(b, '\n'))
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), p.cfg.ReadyFile)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return fmt.Errorf("write ready file: %w", err)
-	}
-	return nil
+	return durable.WriteJSON(p.cfg.ReadyFile, r, 0o600)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
 
+	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/internal/secret"
 )
 
@@ -140,5 +141,5 @@ func makeKeyFile(path string) (*keyset.Handle, error) {
 		return nil, fmt.Errorf("make deployment key: %w", err)
 	}
 	defer clear(buf.Bytes())
-	return h, writeFile(path, buf.Bytes())
+	return h, durable.WriteFile(path, buf.Bytes(), 0o600)
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pressly/goose/v3"
 
+	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/internal/keys"
 )
 
@@ -130,7 +131,7 @@ func checkFormat(dir string) error {
 	path := filepath.Join(dir, "format")
 	b, err := os.ReadFile(path) //nolint:gosec // our own data directory
 	if errors.Is(err, fs.ErrNotExist) {
-		return writeFile(path, fmt.Appendf(nil, "%s%d\n", formatText, FormatVersion))
+		return durable.WriteFile(path, fmt.Appendf(nil, "%s%d\n", formatText, FormatVersion), 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("read format: %w", err)

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/keywright/keywright/internal/agent/driver"
-	"github.com/keywright/keywright/internal/agent/durable"
+	"github.com/keywright/keywright/internal/durable"
 )
 
 // childGrace is how long a child may take to stop; the agent stops its nodes in it.

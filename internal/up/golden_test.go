@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/keywright/keywright/internal/agent/durable"
+	"github.com/keywright/keywright/internal/durable"
 )
 
 // fillIn sets every field to something that is not zero, so that none is left out.

@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"strings"
 
-	"github.com/keywright/keywright/internal/agent/durable"
+	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/internal/secret"
 )
 

@@ -12,9 +12,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/keywright/keywright/internal/agent/durable"
 	"github.com/keywright/keywright/internal/awslocal"
 	"github.com/keywright/keywright/internal/client"
+	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/internal/secret"
 )
 

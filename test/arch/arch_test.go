@@ -27,7 +27,7 @@ var floors = [][]string{
 	{"engine"},
 	{
 		"custody", "kms", "envelope", "keys", "secret", "pki", "agentlink", "audit", "awslocal", "client",
-		"health", "telemetry", "config", "apierr", "bundle",
+		"durable", "health", "telemetry", "config", "apierr", "bundle",
 	},
 }
 
@@ -43,8 +43,8 @@ var neighbours = map[string][]string{
 	"control/rotation":    {"store", "control/tenant"},
 	"control/escrow":      {"store", "control/tenant"},
 	"control/controltest": {"store", "control/tenant", "control/access", "control/cmk", "control/cluster"},
-	"agent":               {"agent/driver", "agent/durable", "agent/wraps", "kmip"},
-	"agent/wraps":         {"agent/durable", "kmip"},
+	"agent":               {"agent/driver", "agent/wraps", "kmip"},
+	"agent/wraps":         {"kmip"},
 	"engine":              {"engine/wire", "engine/auth", "engine/command", "engine/storage", "engine/replication", "engine/cryptofs", "engine/keysource", "engine/mongoerr", "engine/index"},
 	"engine/command":      {"engine/wire", "engine/auth", "engine/storage", "engine/replication", "engine/index", "engine/query", "engine/update", "engine/aggregate", "engine/mongoerr"},
 	"engine/wire":         {"engine/mongoerr"},
@@ -60,7 +60,9 @@ var neighbours = map[string][]string{
 	"kms/awskms":          {"kms", "keys", "secret"},
 	"kms/kmstest":         {"kms", "keys", "secret"},
 	"envelope":            {"kms", "keys", "secret"},
-	"pki":                 {"keys", "secret"},
+	"pki":                 {"keys", "secret", "durable"},
+	"audit":               {"durable"},
+	"awslocal":            {"durable"},
 	"agentlink":           {"custody", "keys"},
 	"bundle":              {"agentlink", "envelope", "pki"},
 	"client":              {"secret"},

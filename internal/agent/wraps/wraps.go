@@ -12,8 +12,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/keywright/keywright/internal/agent/durable"
 	"github.com/keywright/keywright/internal/agentlink"
+	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/internal/envelope"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kmip"

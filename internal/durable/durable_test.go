@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/keywright/keywright/internal/agent/durable"
+	"github.com/keywright/keywright/internal/durable"
 )
 
 func TestWriteFileReplacesWholeAndLeavesNothing(t *testing.T) {
