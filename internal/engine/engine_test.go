@@ -91,8 +91,16 @@ func start(t *testing.T, o Options, pool *x509.CertPool) *running {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{o: o, pool: pool, stop: cancel, done: make(chan error, 1)}
-	go func() { r.done <- Run(ctx, o) }()
-	t.Cleanup(cancel)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r.done <- Run(ctx, o)
+	}()
+	// Whoever does not wait for the end itself must not have the files removed below it.
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
 	return r
 }
 
