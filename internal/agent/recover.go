@@ -85,8 +85,7 @@ func (a *Agent) kept(ctx context.Context, cfg RecoverConfig) (out []agentlink.Es
 	if err != nil {
 		return nil, from, err
 	}
-	newest, err := a.newest(out)
-	return newest, from, err
+	return out, from, nil
 }
 
 func (a *Agent) fromControlPlane(ctx context.Context) ([]agentlink.EscrowedWrap, error) {
@@ -127,37 +126,20 @@ func (a *Agent) fromBundle(path string) ([]agentlink.EscrowedWrap, error) {
 	return out, nil
 }
 
-// newest picks one wrap of each key: of the newest configuration of the customer's key
-// that the host's last desired state knows, or of the newest at all where it says
-// nothing. A configuration that is being prepared is not in force yet.
-func (a *Agent) newest(all []agentlink.EscrowedWrap) ([]agentlink.EscrowedWrap, error) {
-	w, err := openWishes(a.dir.desired())
-	if err != nil {
-		return nil, err
-	}
-	best := map[keys.KeyID]agentlink.EscrowedWrap{}
-	var order []keys.KeyID
-	for _, x := range all {
-		limit := ^uint64(0)
-		if p, ok := w.project(x.Project); ok && p.CustomerKey != nil {
-			limit = p.CustomerKey.Generation
+// byKey puts the wraps of each key together, in the order in which keys come first. All
+// are taken: which one opens a key says the configuration in force.
+func byKey(all []agentlink.EscrowedWrap) [][]agentlink.EscrowedWrap {
+	at := map[keys.KeyID]int{}
+	var out [][]agentlink.EscrowedWrap
+	for _, w := range all {
+		i, ok := at[w.Key]
+		if !ok {
+			i = len(out)
+			at[w.Key], out = i, append(out, nil)
 		}
-		have, ok := best[x.Key]
-		switch {
-		case !ok:
-			order = append(order, x.Key)
-		case have.Generation <= limit && (x.Generation > limit || x.Generation < have.Generation):
-			continue
-		case have.Generation > limit && x.Generation > have.Generation:
-			continue
-		}
-		best[x.Key] = x
+		out[i] = append(out[i], w)
 	}
-	out := make([]agentlink.EscrowedWrap, len(order))
-	for i, k := range order {
-		out[i] = best[k]
-	}
-	return out, nil
+	return out
 }
 
 // restore writes the wraps that are missing or older here. What is written is recorded
@@ -169,8 +151,8 @@ func restore(ctx context.Context, store *wraps.Store, journal journal, from stri
 		return out, fmt.Errorf("recover keys: %w", err)
 	}
 	var errs []error
-	for _, w := range kept {
-		r, err := wraps.FromEscrow(w)
+	for _, all := range byKey(kept) {
+		r, err := wraps.FromEscrow(all...)
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -10,11 +10,15 @@ import (
 	"time"
 
 	"github.com/keywright/keywright/internal/agent/driver"
+	"github.com/keywright/keywright/internal/agent/wraps"
 	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/audit"
 	"github.com/keywright/keywright/internal/bundle"
+	"github.com/keywright/keywright/internal/envelope"
 	"github.com/keywright/keywright/internal/keys"
+	"github.com/keywright/keywright/internal/kms"
 	"github.com/keywright/keywright/internal/pki"
+	"github.com/keywright/keywright/internal/secret"
 )
 
 func TestLostKeysAreRecoveredAndOpenTheData(t *testing.T) {
@@ -95,38 +99,48 @@ func (r *rig) export(path string) {
 	}
 }
 
-func TestRecoveryTakesTheWrapThatIsInForce(t *testing.T) {
-	dir := layout{t.TempDir()}
-	project := keys.ProjectID(keys.NewID(time.Now()))
-	a := &Agent{dir: dir}
-	wrap := func(key keys.KeyID, generation uint64) agentlink.EscrowedWrap {
-		return agentlink.EscrowedWrap{Key: key, Project: project, Generation: generation}
-	}
-	k1, k2 := keys.NewKeyID(), keys.NewKeyID()
-	all := []agentlink.EscrowedWrap{wrap(k1, 1), wrap(k1, 2), wrap(k1, 3), wrap(k2, 3), wrap(k2, 1)}
-	generations := func() (out []uint64) {
-		got, err := a.newest(all)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, w := range got {
-			out = append(out, w.Generation)
-		}
-		return out
-	}
-	if got := generations(); !slices.Equal(got, []uint64{3, 3}) {
-		t.Errorf("without a desired state: %v", got)
-	}
-	w, err := openWishes(dir.desired())
+func TestRecoveryPutsAllWrapsOfAKeyTogether(t *testing.T) {
+	d, p := newDesk(t), principal()
+	id := d.create(p)
+	old, _ := d.store.Get(id)
+	staged, err := d.store.Put(old.With(9, d.wrapUnder(old, d.cloud.Project())))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.take(agentlink.Desired{Version: 1, Revision: 1, Projects: []agentlink.Project{{ID: project, CustomerKey: &agentlink.CustomerKey{Generation: 2}}}}); err != nil {
-		t.Fatal(err)
+	sent := staged.Escrow()
+	if len(sent) != 2 || sent[0].Generation != 7 || sent[1].Generation != 9 || sent[0].Revision != sent[1].Revision {
+		t.Fatalf("sent %+v", sent)
 	}
-	if got := generations(); !slices.Equal(got, []uint64{2, 1}) {
-		t.Errorf("generation 3 is being prepared: %v", got)
+	slices.Reverse(sent)
+	all := byKey(append(sent, agentlink.EscrowedWrap{Key: keys.NewKeyID()}))
+	if len(all) != 2 || len(all[0]) != 2 {
+		t.Fatalf("%+v", all)
 	}
+	back, err := wraps.FromEscrow(all[0]...)
+	if err != nil || back.Generation != 7 || !slices.Equal(back.Wrapped, old.Wrapped) || len(back.Others) != 1 || back.Others[0].Generation != 9 || back.Revision != staged.Revision {
+		t.Errorf("%+v, %v", back, err)
+	}
+	if _, ok := back.Under(d.key.KeyARN); !ok {
+		t.Error("the wrap of the key in force is not found")
+	}
+}
+
+// wrapUnder wraps something under another key.
+func (d *desk) wrapUnder(r wraps.Record, to kms.Target) []byte {
+	d.t.Helper()
+	s, err := d.cloud.Session(d.t.Context(), to)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	w, err := envelope.Wrap(d.t.Context(), s, r.Context(d.deployment), secret.Random(32))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	b, err := w.MarshalBinary()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return b
 }
 
 func TestRecoveryNeedsAnEnrolledHostAndOneSource(t *testing.T) {

@@ -128,7 +128,7 @@ func (v *vault) keep(ctx context.Context, p kmip.Principal, purpose keys.Purpose
 	if r, err = v.store.Put(r); err != nil {
 		return "", err
 	}
-	if err := v.escrow.Escrow(ctx, r.Escrow()); err != nil {
+	if err := v.escrow.Escrow(ctx, r.Escrow()...); err != nil {
 		return "", errors.Join(kmip.ErrUnavailable, fmt.Errorf("escrow wrapped key: %w", err))
 	}
 	return r.Key, v.store.MarkEscrowed(r.Key, r.Revision)
@@ -184,7 +184,7 @@ func (v *vault) Activate(ctx context.Context, p kmip.Principal, id keys.KeyID) e
 	}
 	// The wrap itself is in escrow since it was made; that its state follows a
 	// little later loses nothing.
-	if err := v.escrow.Escrow(ctx, r.Escrow()); err != nil {
+	if err := v.escrow.Escrow(ctx, r.Escrow()...); err != nil {
 		v.log.Warn("state of a key is not yet in escrow, it is sent again", "key", id, "error", err)
 		return nil
 	}
@@ -340,7 +340,7 @@ func (v *vault) destroyRetired(ctx context.Context, node keys.NodeID, ids []keys
 func (v *vault) syncEscrow(ctx context.Context, open []wraps.Record) error {
 	var errs []error
 	for _, r := range open {
-		if err := v.escrow.Escrow(ctx, r.Escrow()); err != nil {
+		if err := v.escrow.Escrow(ctx, r.Escrow()...); err != nil {
 			errs = append(errs, fmt.Errorf("escrow wrapped key %s: %w", r.Key, err))
 			var refused *agentlink.Error
 			if !errors.As(err, &refused) {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/keywright/keywright/internal/custody"
 	"github.com/keywright/keywright/internal/keys"
+	"github.com/keywright/keywright/internal/kms"
 )
 
 // Version is the version of all messages.
@@ -118,6 +119,32 @@ type Project struct {
 	// plane included. Each answer has it fresh; a new revision is made only when it
 	// says something new. It is never kept on disk: its ages would lie.
 	Validators []ValidatorEvidence `json:"validators,omitempty"`
+	// Candidate is a configuration that is being prepared. The host makes sure that it
+	// opens every key that is kept; CustomerKey stays in force until then.
+	Candidate *Candidate `json:"candidate,omitempty"`
+	// Retained are configurations that were in force before and whose wraps are kept for
+	// a rollback, newest first.
+	Retained []CustomerKey `json:"retained,omitempty"`
+	// Dropped orders the removal of wraps that are not needed any more.
+	Dropped []WrapDrop `json:"dropped,omitempty"`
+}
+
+// Candidate is a configuration with the next generation, not yet in force.
+type Candidate struct {
+	CustomerKey
+	// Paused: the key in force was taken away, so nothing can be wrapped anew now.
+	Paused bool `json:"paused,omitempty"`
+}
+
+// WrapDrop orders the removal of the wraps under one CMK that were made by the
+// generations From to To. A host removes one only if it keeps another wrap of the same
+// key under the CMK in force.
+type WrapDrop struct {
+	// Order grows with each order of a project; a host reports the newest carried out.
+	Order  uint64 `json:"order"`
+	KeyARN string `json:"keyArn"`
+	From   uint64 `json:"from"`
+	To     uint64 `json:"to"`
 }
 
 // ValidatorEvidence is one validator's newest word on a project's key.
@@ -270,6 +297,41 @@ type CustodyStatus struct {
 	State custody.State `json:"state"`
 	// Validate is the newest counter for which a run has finished.
 	Validate uint64 `json:"validate"`
+	// Wraps is how far the project's wraps on this host are.
+	Wraps *WrapStatus `json:"wraps,omitempty"`
+}
+
+// WrapStatus is a host's progress with the wraps of one project.
+type WrapStatus struct {
+	// Committed is the newest generation in force that the host acts on, with every kept
+	// key wrapped for it here and in escrow.
+	Committed uint64 `json:"committed,omitempty"`
+	// Staging is the generation of the candidate that Done of Total kept keys are
+	// proven for: it opens them, and their wraps are in escrow.
+	Staging uint64 `json:"staging,omitempty"`
+	Done    int    `json:"done,omitempty"`
+	Total   int    `json:"total,omitempty"`
+	// Failure is why the newest attempt did not finish.
+	Failure *WrapFailure `json:"failure,omitempty"`
+	// Dropped is the newest order to drop wraps that was carried out, with all before it.
+	Dropped uint64 `json:"dropped,omitempty"`
+}
+
+// WrapFailure is why a kept key could not be proven for a candidate.
+type WrapFailure struct {
+	// Key is the first one that failed; empty if no session could be had.
+	Key keys.KeyID `json:"key,omitempty"`
+	// Candidate tells that the candidate refused; else it was the configuration in force.
+	Candidate bool          `json:"candidate,omitempty"`
+	Outcome   kms.Outcome   `json:"outcome,omitempty"`
+	Reason    kms.Reason    `json:"reason,omitempty"`
+	Operation kms.Operation `json:"operation,omitempty"`
+	// Permission is the IAM action that was refused.
+	Permission string `json:"permission,omitempty"`
+	Detail     string `json:"detail,omitempty"`
+	Remedy     string `json:"remedy,omitempty"`
+	// Confirmed: refused three times at least, over C at least (key-plane rule 8).
+	Confirmed bool `json:"confirmed,omitempty"`
 }
 
 // EscrowRequest puts wraps into the control plane's store. The answer comes when

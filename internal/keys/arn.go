@@ -46,6 +46,18 @@ func IsAlias(keyID string) bool {
 	return err == nil && a.Service == "kms" && strings.HasPrefix(a.Resource, "alias/")
 }
 
+// SameKey tells whether two ARNs name the same KMS key, replicas of a multi-Region key
+// included: what one of them wrapped the other opens.
+func SameKey(a, b string) bool {
+	x, errX := ParseARN(a)
+	y, errY := ParseARN(b)
+	if errX != nil || errY != nil {
+		return false
+	}
+	return x.Partition == y.Partition && x.Service == y.Service && x.Account == y.Account && x.Resource == y.Resource &&
+		(x.Region == y.Region || strings.HasPrefix(x.Resource, "key/mrk-"))
+}
+
 func twelveDigits(s string) bool {
 	if len(s) != 12 {
 		return false

@@ -16,8 +16,9 @@ var ErrOlder = errors.New("a newer wrap of this key is in escrow")
 var ErrForeign = errors.New("this key belongs to another node")
 
 // PutEscrow adds a wrap, or replaces an older revision of the same wrap. The same
-// wrap again is no error. It never overwrites a newer one (ErrOlder), another
-// node's (ErrForeign), or a ciphertext within the same revision (ErrOlder).
+// wrap again is no error. It never overwrites a newer one (ErrOlder; the revision is
+// the key's, so a newer one of any generation counts), another node's (ErrForeign), or
+// a ciphertext within the same revision (ErrOlder).
 func (t *Tx) PutEscrow(w EscrowedWrap) error {
 	others, err := t.EscrowOfKey(w.Key)
 	if err != nil {
@@ -28,6 +29,10 @@ func (t *Tx) PutEscrow(w EscrowedWrap) error {
 			return fmt.Errorf("escrow %s: %w", w.Key, ErrForeign)
 		}
 		if o.Generation != w.Generation {
+			// All wraps of a key are sent with each of its revisions.
+			if o.Revision > w.Revision {
+				return fmt.Errorf("escrow %s: %w (revision %d, sent %d)", w.Key, ErrOlder, o.Revision, w.Revision)
+			}
 			continue
 		}
 		switch {

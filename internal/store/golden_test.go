@@ -344,7 +344,7 @@ func TestRecordsAreFixed(t *testing.T) {
 	for _, r := range []any{
 		&store.Org{}, &store.Project{}, &store.APIKey{}, &store.DatabaseUser{}, &store.AccessEntry{}, &store.AccessRole{},
 		&store.KeyConfig{}, &store.Verdict{}, &store.CustodyReport{}, &store.Host{}, &store.Cluster{}, &store.Node{},
-		&store.NodeStatus{}, &store.EscrowedWrap{}, &audit.Event{},
+		&store.NodeStatus{}, &store.EscrowedWrap{}, &store.KeyChange{}, &store.KeyProgress{}, &audit.Event{},
 	} {
 		fill(reflect.ValueOf(r).Elem(), "record")
 		b, err := json.MarshalIndent(r, "", " ")

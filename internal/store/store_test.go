@@ -373,7 +373,8 @@ func TestEscrowIsNeverOverwrittenByOlder(t *testing.T) {
 		{"other bytes under the same revision", func(x *store.EscrowedWrap) { x.Wrapped = []byte("x") }, store.ErrOlder},
 		{"another node's", func(x *store.EscrowedWrap) { x.Node, x.Revision = "f", 9 }, store.ErrForeign},
 		{"newer", func(x *store.EscrowedWrap) { x.Revision, x.State, x.Wrapped = 3, keys.StateActive, []byte("three") }, nil},
-		{"next CMK beside it", func(x *store.EscrowedWrap) { x.Generation, x.Revision = 2, 1 }, nil},
+		{"next CMK beside it", func(x *store.EscrowedWrap) { x.Generation, x.Revision = 2, 3 }, nil},
+		{"older under another CMK", func(x *store.EscrowedWrap) { x.Generation, x.Revision = 3, 2 }, store.ErrOlder},
 	} {
 		if err := put(c.change); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", c.name, err)
@@ -446,7 +447,8 @@ func TestASchemaOfBeforeIsMigrated(t *testing.T) {
 	s := open(t, dir)
 	raw(t, s, dir, func(db *sql.DB) {
 		for _, q := range []string{
-			`ALTER TABLE enrolment_tokens DROP COLUMN org_id`, `DELETE FROM goose_db_version WHERE version_id = 2`,
+			`ALTER TABLE enrolment_tokens DROP COLUMN org_id`, `DELETE FROM goose_db_version WHERE version_id >= 2`,
+			`DROP TABLE key_changes`, `DROP TABLE key_progress`,
 			`INSERT INTO enrolment_tokens (hash, hostname, expires, used) VALUES ('old', 'h', 9000000000000000, 0)`,
 		} {
 			if _, err := db.Exec(q); err != nil {

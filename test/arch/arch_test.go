@@ -63,7 +63,7 @@ var neighbours = map[string][]string{
 	"pki":                 {"keys", "secret", "durable"},
 	"audit":               {"durable"},
 	"awslocal":            {"durable"},
-	"agentlink":           {"custody", "keys"},
+	"agentlink":           {"custody", "keys", "kms"},
 	"bundle":              {"agentlink", "envelope", "pki"},
 	"client":              {"secret"},
 }

@@ -1,7 +1,6 @@
 package wraps
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,15 +11,15 @@ import (
 	"sync"
 	"time"
 
-	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/internal/envelope"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kmip"
 )
 
-// Format is the version of a record's file.
-const Format = 1
+// Format is the version of the file of a record with several wraps. One with a single
+// wrap is written as format 1, which programs before this one read too.
+const Format = 2
 
 // Record is one key of one node.
 type Record struct {
@@ -42,6 +41,9 @@ type Record struct {
 	Meta kmip.Meta `json:"meta"`
 	// Wrapped is envelope.Wrapped in its binary form; empty once destroyed.
 	Wrapped []byte `json:"wrapped,omitempty"`
+	// Others are wraps of the same key that other configurations made: for a candidate,
+	// or kept for a rollback. Oldest generation first.
+	Others []Wrap `json:"others,omitempty"`
 	// Escrowed is the newest revision that the control plane has confirmed.
 	Escrowed uint64 `json:"escrowed"`
 }
@@ -52,49 +54,11 @@ func (r Record) Context(d keys.DeploymentID) keys.Context {
 	return keys.Context{Deployment: d, Project: r.Project, Cluster: r.Cluster, Node: r.Node, Purpose: r.Purpose, Key: r.Key}
 }
 
-// Unwrapped decodes the wrapped form.
+// Unwrapped decodes the first wrapped form.
 func (r Record) Unwrapped() (envelope.Wrapped, error) {
 	var w envelope.Wrapped
 	err := w.UnmarshalBinary(r.Wrapped)
 	return w, err
-}
-
-// Escrow is the record as the control plane keeps it.
-func (r Record) Escrow() agentlink.EscrowedWrap {
-	meta, err := json.Marshal(r.Meta)
-	if err != nil {
-		meta = nil // of strings and numbers only: it cannot fail
-	}
-	return agentlink.EscrowedWrap{
-		Node: r.Node, Project: r.Project, Cluster: r.Cluster, Key: r.Key, Purpose: r.Purpose, State: r.State,
-		Generation: r.Generation, Revision: r.Revision, Wrapped: r.Wrapped, Created: r.Created, Activated: r.Activated, Meta: meta,
-	}
-}
-
-// FromEscrow is the record of a wrap that the control plane kept. A wrap that was
-// escrowed without a description is a master key that the agent made itself. One that
-// its host called destroyed without an order is in escrow with its ciphertext: it
-// becomes Active again, as a change that escrow has yet to hear of.
-func FromEscrow(w agentlink.EscrowedWrap) (Record, error) {
-	r := Record{
-		Format: Format, Key: w.Key, Node: w.Node, Project: w.Project, Cluster: w.Cluster, Purpose: w.Purpose, State: w.State,
-		Revision: w.Revision, Generation: w.Generation, Created: w.Created, Activated: w.Activated, Wrapped: w.Wrapped, Escrowed: w.Revision,
-	}
-	if !r.State.Readable() && len(r.Wrapped) > 0 {
-		r.State, r.Revision = keys.StateActive, w.Revision+1
-	}
-	switch {
-	case !r.State.Readable():
-	case len(w.Meta) > 0:
-		if err := json.Unmarshal(w.Meta, &r.Meta); err != nil {
-			return r, fmt.Errorf("description of key %s: %w", w.Key, err)
-		}
-	case w.Purpose == keys.PurposeMasterKey:
-		r.Meta = kmip.Meta{Type: kmip.TypeSymmetricKey, Format: kmip.FormatRaw, Algorithm: "AES", Length: 256, UsageMask: encryptDecrypt}
-	default:
-		return r, fmt.Errorf("key %s was escrowed without the description that its kind needs", w.Key)
-	}
-	return r, nil
 }
 
 // encryptDecrypt is KMIP's usage mask of a key that encrypts and decrypts.
@@ -118,7 +82,7 @@ func (s *Store) Restore(r Record) (restored bool, err error) {
 	if !keys.ValidID(string(r.Node)) || !r.Key.Valid() {
 		return false, fmt.Errorf("restore wrapped key: %q of node %q is no identifier of a key", r.Key, r.Node)
 	}
-	r.Format = Format
+	r.Format = r.format()
 	if err := check(r, s.path(r)); err != nil {
 		return false, err
 	}
@@ -168,8 +132,8 @@ func Open(dir string) (*Store, error) {
 // check refuses a record that is not whole, or does not lie where it belongs.
 func check(r Record, path string) error {
 	switch {
-	case r.Format != Format:
-		return fmt.Errorf("key record %s has format %d, this program reads %d", path, r.Format, Format)
+	case r.Format < 1 || r.Format > Format:
+		return fmt.Errorf("key record %s has format %d, this program reads 1 to %d", path, r.Format, Format)
 	case string(r.Key)+".json" != filepath.Base(path) || !r.Key.Valid():
 		return fmt.Errorf("key record %s is damaged or misplaced: it is of key %q", path, r.Key)
 	case string(r.Node) != filepath.Base(filepath.Dir(path)):
@@ -179,8 +143,10 @@ func check(r Record, path string) error {
 	case !r.State.Readable():
 		return nil
 	}
-	if _, err := r.Unwrapped(); err != nil {
-		return fmt.Errorf("key record %s is damaged: %w", path, err)
+	for _, w := range r.Wraps() {
+		if _, err := w.Open(); err != nil {
+			return fmt.Errorf("key record %s is damaged: %w", path, err)
+		}
 	}
 	return nil
 }
@@ -205,7 +171,7 @@ func (s *Store) Put(r Record) (Record, error) {
 	if !keys.ValidID(string(r.Node)) || !r.Key.Valid() {
 		return Record{}, fmt.Errorf("store wrapped key: %q of node %q is no identifier of a key", r.Key, r.Node)
 	}
-	r.Format, r.Escrowed = Format, max(r.Escrowed, old.Escrowed)
+	r.Format, r.Escrowed = r.format(), max(r.Escrowed, old.Escrowed)
 	r.Revision++
 	return r, s.write(r)
 }
@@ -254,6 +220,11 @@ func (s *Store) OfNode(node keys.NodeID) []Record {
 	return s.list(func(r Record) bool { return r.Node == node })
 }
 
+// OfProject lists the records of a project's nodes, oldest first.
+func (s *Store) OfProject(project keys.ProjectID) []Record {
+	return s.list(func(r Record) bool { return r.Project == project })
+}
+
 // Unescrowed lists what the control plane has not confirmed yet, oldest first.
 func (s *Store) Unescrowed() []Record {
 	return s.list(func(r Record) bool { return r.Escrowed < r.Revision })
@@ -283,7 +254,7 @@ func (s *Store) DestroyKey(key keys.KeyID) error {
 	if !ok || !r.State.Readable() {
 		return nil
 	}
-	r.State, r.Wrapped = keys.StateDestroyed, nil
+	r = r.destroyed()
 	if _, err := s.Put(r); err != nil {
 		return fmt.Errorf("destroy wrapped key: %w", err)
 	}
@@ -299,7 +270,7 @@ func (s *Store) Destroy(node keys.NodeID, keep ...keys.KeyID) ([]Record, error) 
 		if slices.Contains(keep, r.Key) || !r.State.Readable() {
 			continue
 		}
-		r.State, r.Wrapped = keys.StateDestroyed, nil
+		r = r.destroyed()
 		r, err := s.Put(r)
 		if err != nil {
 			return out, fmt.Errorf("destroy wrapped key: %w", err)

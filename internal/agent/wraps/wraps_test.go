@@ -163,7 +163,7 @@ func TestWhatCannotBeReadIsNamedNotForgotten(t *testing.T) {
 		}
 	}
 	for name, spoil := range map[string]func(*testing.T, string){
-		"newer format":       edit(func(m map[string]any) { m["format"] = 2 }),
+		"newer format":       edit(func(m map[string]any) { m["format"] = 3 }),
 		"no format":          edit(func(m map[string]any) { delete(m, "format") }),
 		"another key":        edit(func(m map[string]any) { m["key"] = string(keys.NewKeyID()) }),
 		"another node":       edit(func(m map[string]any) { m["node"] = string(newNode()) }),
@@ -255,7 +255,7 @@ func TestNamesThatLeaveTheDirectoryAreRefused(t *testing.T) {
 func TestRestoreAddsAndNeverTakes(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "keys"))
 	r := put(t, s, fresh(t, newNode()))
-	kept := r.Escrow()
+	kept := r.Escrow()[0]
 	restore := func(w agentlink.EscrowedWrap) bool {
 		t.Helper()
 		rec, err := wraps.FromEscrow(w)

@@ -137,7 +137,7 @@ func (s *Service) validate(ctx context.Context, old, next store.KeyConfig, role 
 		Target: s.target(next, role, next.KeyID), Context: keys.ProbeContext(s.st.Deployment(), next.Project).Map(),
 	}
 	r := kms.Run(ctx, s.cfg.Provider, in)
-	if r.Outcome == kms.OK && old.Enabled && sameKey(old.KeyARN, r.Key.ARN) {
+	if r.Outcome == kms.OK && old.Enabled && keys.SameKey(old.KeyARN, r.Key.ARN) {
 		in.Stored = kms.Probe{Ciphertext: old.Probe, Digest: old.ProbeSHA256}
 		in.Target.KeyID = r.Key.ARN
 		r = kms.Run(ctx, s.cfg.Provider, in)
@@ -147,19 +147,6 @@ func (s *Service) validate(ctx context.Context, old, next store.KeyConfig, role 
 	}
 	return r, nil
 }
-
-// sameKey tells whether two ARNs name the same key, replicas of a multi-Region key
-// included.
-func sameKey(a, b string) bool {
-	x, errX := keys.ParseARN(a)
-	y, errY := keys.ParseARN(b)
-	if errX != nil || errY != nil {
-		return false
-	}
-	return x.Account == y.Account && x.Resource == y.Resource && (x.Region == y.Region || isMultiRegion(x.Resource))
-}
-
-func isMultiRegion(resource string) bool { return len(resource) > 8 && resource[:8] == "key/mrk-" }
 
 // refuse records that a candidate was refused; nothing else changes.
 func (s *Service) refuse(ctx context.Context, p tenant.Principal, project keys.ProjectID, old store.KeyConfig, why *apierr.Error) error {
@@ -191,7 +178,7 @@ func (s *Service) commit(ctx context.Context, p tenant.Principal, old, next stor
 		if proven.ARN != role.ARN {
 			return errMoved
 		}
-		if old.Enabled && !sameKey(old.KeyARN, next.KeyARN) {
+		if old.Enabled && !keys.SameKey(old.KeyARN, next.KeyARN) {
 			if err := keyUnused(tx, next.Project); err != nil {
 				return err
 			}
