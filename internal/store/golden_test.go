@@ -345,6 +345,7 @@ func TestRecordsAreFixed(t *testing.T) {
 		&store.Org{}, &store.Project{}, &store.APIKey{}, &store.DatabaseUser{}, &store.AccessEntry{}, &store.AccessRole{},
 		&store.KeyConfig{}, &store.Verdict{}, &store.CustodyReport{}, &store.Host{}, &store.Cluster{}, &store.Node{},
 		&store.NodeStatus{}, &store.EscrowedWrap{}, &store.KeyChange{}, &store.KeyProgress{}, &audit.Event{},
+		&store.Finding{}, &store.AlertConfig{}, &store.Alert{}, &store.AlertDelivery{}, &store.HostHead{},
 	} {
 		fill(reflect.ValueOf(r).Elem(), "record")
 		b, err := json.MarshalIndent(r, "", " ")

@@ -36,8 +36,16 @@ func (t *Tx) DeleteRole(p keys.ProjectID, id keys.RoleID) error {
 	return t.must(`DELETE FROM access_roles WHERE project_id = ? AND id = ?`, string(p), string(id))
 }
 
-// PutKeyConfig writes a project's key configuration.
+// PutKeyConfig writes a project's key configuration. KeySince is set here: to now when
+// the key becomes another one.
 func (t *Tx) PutKeyConfig(c KeyConfig) error {
+	old, err := t.KeyConfig(c.Project)
+	if err != nil {
+		return err
+	}
+	if c.KeySince = old.KeySince; c.KeyARN != old.KeyARN {
+		c.KeySince = t.Now()
+	}
 	d, err := encode(c)
 	if err != nil {
 		return err

@@ -130,6 +130,8 @@ type KeyConfig struct {
 	// Validate grows each time that every validator is asked to run now.
 	Validate uint64    `json:"validate"`
 	Updated  time.Time `json:"updated"`
+	// KeySince is when KeyARN last became another one; zero in older records.
+	KeySince time.Time `json:"keySince,omitzero"`
 }
 
 // Verdict is what the control plane last recorded about a project's key: the one
@@ -177,6 +179,11 @@ type Host struct {
 	AuditHead string `json:"auditHead,omitempty"`
 	// Alarms are those that the host reported last.
 	Alarms []string `json:"alarms,omitempty"`
+	// AuditDoubt says how the host's audit chain differs from what was known of it, until
+	// the host enrols again; empty if it does not.
+	AuditDoubt string `json:"auditDoubt,omitempty"`
+	// CertificateEnds is when the host's certificates end, by their names.
+	CertificateEnds map[string]time.Time `json:"certificateEnds,omitempty"`
 	// Told are the control plane's own findings about the host that last and that an
 	// event has told of.
 	Told []string `json:"told,omitempty"`

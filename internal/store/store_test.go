@@ -449,6 +449,7 @@ func TestASchemaOfBeforeIsMigrated(t *testing.T) {
 		for _, q := range []string{
 			`ALTER TABLE enrolment_tokens DROP COLUMN org_id`, `DELETE FROM goose_db_version WHERE version_id >= 2`,
 			`DROP TABLE key_changes`, `DROP TABLE key_progress`,
+			`DROP TABLE findings`, `DROP TABLE alert_secrets`, `DROP TABLE alert_configs`, `DROP TABLE alert_defaults`, `DROP TABLE alerts`, `DROP TABLE alert_deliveries`, `DROP TABLE audit_heads`,
 			`INSERT INTO enrolment_tokens (hash, hostname, expires, used) VALUES ('old', 'h', 9000000000000000, 0)`,
 		} {
 			if _, err := db.Exec(q); err != nil {

@@ -35,13 +35,14 @@ var floors = [][]string{
 // (control/cmk and control/access) are neighbours of each other too.
 var neighbours = map[string][]string{
 	"server":              {"control", "store"},
-	"api":                 {"control/tenant", "control/access", "control/cmk", "control/cluster", "control/rotation", "control/escrow", "store"},
+	"api":                 {"control/tenant", "control/access", "control/cmk", "control/cluster", "control/rotation", "control/escrow", "control/alert", "store"},
 	"control/tenant":      {"store"},
 	"control/access":      {"store", "control/tenant"},
 	"control/cmk":         {"store", "control/tenant", "control/access"},
 	"control/cluster":     {"store", "control/tenant", "control/cmk"},
 	"control/rotation":    {"store", "control/tenant"},
 	"control/escrow":      {"store", "control/tenant"},
+	"control/alert":       {"store", "control/tenant"},
 	"control/controltest": {"store", "control/tenant", "control/access", "control/cmk", "control/cluster"},
 	"agent":               {"agent/driver", "agent/wraps", "kmip"},
 	"agent/wraps":         {"kmip"},
