@@ -38,6 +38,7 @@ type Agent struct {
 	vault    *vault
 	ports    *ports
 	reporter *reporter
+	egress   *egress
 	kmip     *kmip.Server
 	alarms   alarms
 
@@ -131,6 +132,10 @@ func (a *Agent) open(ctx context.Context) error {
 		custodians: a, provider: a.cfg.Provider, alarms: &a.alarms, log: a.log,
 	}
 	a.reporter = newReporter(a)
+	a.egress = newEgress(a.cfg, func() {
+		a.log.Info("addresses from which this host calls AWS", "addresses", a.egress.list())
+		a.reporter.poke()
+	})
 	return nil
 }
 
@@ -180,6 +185,7 @@ func (a *Agent) serve(ctx context.Context) error {
 	var parts errgroup.Group
 	for name, run := range map[string]func(context.Context) error{
 		"KMIP server": a.kmip.Serve, "KMIP certificate": keeper.Run, "link certificate": a.linkCert.Run, "reporter": a.reporter.run,
+		"addresses": a.egress.run,
 	} {
 		parts.Go(func() error {
 			err := run(tail)

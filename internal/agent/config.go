@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kms"
@@ -40,7 +41,11 @@ type Config struct {
 	Executable string
 	// Provider reaches the customers' keys with this host's own AWS principal.
 	Provider kms.Provider
-	Logger   *slog.Logger
+	// EgressAddresses are the addresses from which this host calls AWS, as seen from
+	// outside. Without them they are what the provider finds on its connections, if it
+	// has SourceAddresses.
+	EgressAddresses []string
+	Logger          *slog.Logger
 	// afterStep is called between the steps of a rotation: a test fails them there.
 	afterStep func(step string) error
 }
@@ -58,6 +63,9 @@ func (c Config) check() error {
 	}
 	if c.Executable == "" || c.Provider == nil || c.Logger == nil {
 		errs = append(errs, errors.New("executable, provider and logger are needed"))
+	}
+	if _, bad := agentlink.NormalAddresses(c.EgressAddresses); len(bad) > 0 {
+		errs = append(errs, fmt.Errorf("addresses from which AWS is called: %s", strings.Join(bad, "; ")))
 	}
 	return errors.Join(errs...)
 }

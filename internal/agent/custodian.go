@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,6 +29,7 @@ type custodian struct {
 	log        *slog.Logger
 	enforce    func(custody.State)  // stops the project's encrypted nodes; returns at once
 	release    func()               // tells nodes that they may start
+	addresses  func() []string      // from where this host calls AWS
 	rehearse   func(keys.ClusterID) // makes the encrypted nodes of a cluster look at a drill
 
 	mu       sync.Mutex
@@ -46,6 +48,7 @@ func newCustodian(a *Agent, p agentlink.Project) *custodian {
 		key: *p.CustomerKey, asked: p.Validate,
 	}
 	c.log = a.log.With(slog.String("project", string(p.ID)))
+	c.addresses = a.egress.list
 	c.enforce = func(custody.State) { a.stopEncrypted(p.ID) }
 	c.release = func() { a.wakeProject(p.ID) }
 	c.rehearse = func(cluster keys.ClusterID) { a.rehearse(p.ID, cluster) }
@@ -191,10 +194,20 @@ func (c *custodian) waiting(cluster keys.ClusterID) string {
 		return "a run with the key is awaited"
 	case s.Reason == "":
 		return string(s.Verdict)
+	case s.Verdict == custody.NAD:
+		return fmt.Sprintf("%s (%s): AWS refuses this host, not others; allow its address %s in the policies of the role and the key", s.Verdict, s.Reason, c.from())
 	case !s.DeadlineWall.IsZero():
 		return fmt.Sprintf("%s (%s), running nodes stop at %s", s.Verdict, s.Reason, s.DeadlineWall.UTC().Format(time.RFC3339))
 	}
 	return fmt.Sprintf("%s (%s)", s.Verdict, s.Reason)
+}
+
+// from names the addresses from which this host calls AWS.
+func (c *custodian) from() string {
+	if all := c.addresses(); len(all) > 0 {
+		return strings.Join(all, ", ")
+	}
+	return "(not known, name it with --egress-address)"
 }
 
 func target(k agentlink.CustomerKey) kms.Target {

@@ -135,7 +135,7 @@ func (a *Agent) status() agentlink.Status {
 	d, _ := a.wishes.get()
 	head := a.recorder.head()
 	s := agentlink.Status{
-		Revision: d.Revision, KMIPAddress: a.kmip.Addr().String(), AuditSeq: head.Seq, AuditHead: head.Hash.String(),
+		Revision: d.Revision, KMIPAddress: a.kmip.Addr().String(), EgressAddresses: a.egress.list(), AuditSeq: head.Seq, AuditHead: head.Hash.String(),
 		Nodes: []agentlink.NodeStatus{}, Custody: []agentlink.CustodyStatus{},
 	}
 	a.mu.Lock()

@@ -17,6 +17,7 @@ import (
 	"github.com/keywright/keywright/internal/control/cluster"
 	"github.com/keywright/keywright/internal/control/cmk"
 	"github.com/keywright/keywright/internal/control/escrow"
+	"github.com/keywright/keywright/internal/control/network"
 	"github.com/keywright/keywright/internal/control/rotation"
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/keys"
@@ -33,6 +34,8 @@ type Config struct {
 	Access  *access.Service
 	CMK     *cmk.Service
 	Cluster *cluster.Service
+	// Network knows from where AWS is called.
+	Network *network.Service
 	// Rotation plans the rotation of master keys.
 	Rotation *rotation.Service
 	// Export makes bundles of wrapped keys.

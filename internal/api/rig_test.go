@@ -69,7 +69,7 @@ func newRig(t *testing.T) *rig {
 	w.Must(err)
 	link, err := pki.LoadAuthority(pki.KindLink, certificate, private)
 	w.Must(err)
-	h := api.New(api.Config{Tenant: w.Tenant, Access: w.Access, CMK: w.CMK, Cluster: w.Cluster, Audit: w.Store,
+	h := api.New(api.Config{Tenant: w.Tenant, Access: w.Access, CMK: w.CMK, Cluster: w.Cluster, Audit: w.Store, Network: w.Network,
 		Rotation: rotation.New(rotation.Config{Store: w.Store}), Export: escrow.New(w.Store, link), Build: "test", Now: r.clock.now})
 	mux := http.NewServeMux() // as the server serves it
 	mux.Handle("/", h)

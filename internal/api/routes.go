@@ -109,6 +109,8 @@ func routes() []route {
 		{method: get, pattern: "/groups/{groupId}/keyPolicy", family: own, handle: getKeyPolicy},
 		{method: patch, pattern: "/groups/{groupId}/keyPolicy", family: own, handle: updateKeyPolicy},
 		{method: get, pattern: "/orgs/{orgId}/audit:verify", family: own, handle: verifyAudit},
+		{method: get, pattern: "/groups/{groupId}/networkAccess", family: own, handle: getNetworkAccess},
+		{method: post, pattern: "/groups/{groupId}/networkAccess:acknowledge", family: own, handle: acknowledgeAddresses},
 		{method: get, pattern: "/hosts", family: own, handle: listHosts},
 		{method: post, pattern: "/hosts/enrolmentTokens", family: own, handle: createEnrolmentToken},
 	}

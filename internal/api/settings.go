@@ -121,17 +121,3 @@ func listNobody(c *call) (int, any, error) {
 	}
 	return paged(c, []struct{}{})
 }
-
-// controlPlaneAddresses answers without authentication. From where the control
-// plane calls AWS is not known to it; the addresses of a project's hosts are under
-// ipAddresses.
-func controlPlaneAddresses(*call) (int, any, error) {
-	type byRegion map[string][]string
-	type direction struct {
-		AWS   byRegion `json:"aws"`
-		Azure byRegion `json:"azure"`
-		GCP   byRegion `json:"gcp"`
-	}
-	none := direction{AWS: byRegion{}, Azure: byRegion{}, GCP: byRegion{}}
-	return http.StatusOK, map[string]any{"inbound": none, "outbound": none, "gateways": []string{}}, nil
-}

@@ -13,7 +13,7 @@ import (
 
 func agentCommand() *cobra.Command {
 	var cfg agent.Config
-	var ports, canary string
+	var ports, canary, source string
 	c := &cobra.Command{
 		Use: "agent", Short: "Run the agent of a database host", Args: cobra.NoArgs,
 		Long: "Runs the agent of this host: it keeps the host's database nodes as the control plane wants them, holds their\n" +
@@ -35,9 +35,13 @@ func agentCommand() *cobra.Command {
 			if cfg.Executable, err = executable(); err != nil {
 				return err
 			}
+			bound, err := sourceAddress(source)
+			if err != nil {
+				return err
+			}
 			cfg.Logger = logger(c)
 			protect(cfg.Logger)
-			if cfg.Provider, err = awskms.New(c.Context(), awskms.Config{CanaryRoleARN: canary, SessionName: "keywright-agent", Logger: cfg.Logger}); err != nil {
+			if cfg.Provider, err = awskms.New(c.Context(), awskms.Config{CanaryRoleARN: canary, SessionName: "keywright-agent", SourceAddress: bound, Logger: cfg.Logger}); err != nil {
 				return fmt.Errorf("reach AWS: %w", err)
 			}
 			return agent.Run(c.Context(), cfg)
@@ -52,6 +56,7 @@ func agentCommand() *cobra.Command {
 	f.StringVar(&cfg.KMIPListen, "kmip-listen", "127.0.0.1:5696", "address of the KMIP server")
 	f.StringVar(&ports, "node-ports", "27100-27199", "ports of database nodes; busy ones are skipped; 0 means any free")
 	f.BoolVar(&cfg.StopNodesOnExit, "stop-nodes-on-exit", false, "stop the database nodes when the agent ends; without it they go on and the next agent adopts them")
+	egressFlags(f, &cfg.EgressAddresses, &source)
 	f.StringVar(&cfg.ReadyFile, "ready-file", "", "file that is written when the agent serves")
 	f.StringVar(&canary, "canary-role-arn", "", "role in the platform's account that tells a customer's refusal from our own fault")
 	return c

@@ -12,6 +12,7 @@ import (
 
 func serverCommand() *cobra.Command {
 	var cfg server.Config
+	var source string
 	c := &cobra.Command{
 		Use: "server", Short: "Run the control plane", Args: cobra.NoArgs,
 		Long: "Runs the control plane: the HTTP API, the listener for agents, and the reconcilers over the metadata store.\n" +
@@ -21,10 +22,13 @@ func serverCommand() *cobra.Command {
 			if cfg.DataDir, err = absolute(cfg.DataDir); err != nil {
 				return err
 			}
+			if cfg.SourceAddress, err = sourceAddress(source); err != nil {
+				return err
+			}
 			cfg.Log = logger(c)
 			protect(cfg.Log)
 			cfg.API = func(s server.Services) http.Handler {
-				return api.New(api.Config{Tenant: s.Tenant, Access: s.Access, CMK: s.CMK, Cluster: s.Cluster, Rotation: s.Rotation, Export: s.Export, Audit: s.Store, Build: build(), Logger: cfg.Log})
+				return api.New(api.Config{Tenant: s.Tenant, Access: s.Access, CMK: s.CMK, Cluster: s.Cluster, Rotation: s.Rotation, Export: s.Export, Audit: s.Store, Network: s.Network, Build: build(), Logger: cfg.Log})
 			}
 			return server.Run(c.Context(), cfg)
 		},
@@ -40,6 +44,8 @@ func serverCommand() *cobra.Command {
 	f.StringVar(&cfg.CanaryRoleARN, "canary-role-arn", "", "role in the platform's account that tells a customer's refusal from our own fault")
 	f.StringVar(&cfg.KMSEndpoint, "kms-endpoint", "", "replaces KMS's own endpoint, here and on all hosts")
 	f.StringVar(&cfg.STSEndpoint, "sts-endpoint", "", "replaces STS's own endpoint, here and on all hosts")
+	egressFlags(f, &cfg.EgressAddresses, &source)
+	f.StringVar(&cfg.Hostname, "hostname", "", "name of this machine, as customers see it beside its addresses (default: the machine's)")
 	f.StringVar(&cfg.InitFile, "init-file", "", "file with the first organization and its API key; read while there is none")
 	f.StringVar(&cfg.ReadyFile, "ready-file", "", "file that is written when everything listens")
 	return c

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/keywright/keywright/internal/control/cluster"
 	"github.com/keywright/keywright/internal/control/cmk"
 	"github.com/keywright/keywright/internal/control/escrow"
+	"github.com/keywright/keywright/internal/control/network"
 	"github.com/keywright/keywright/internal/control/rotation"
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/kms"
@@ -41,6 +43,14 @@ type Config struct {
 	CanaryRoleARN string
 	// KMSEndpoint and STSEndpoint override the SDK's, for hosts too.
 	KMSEndpoint, STSEndpoint string
+	// EgressAddresses are the addresses from which the control plane calls AWS, as seen
+	// from outside; needed behind an address translation. Without them they are the local
+	// ones of its connections.
+	EgressAddresses []string
+	// SourceAddress, if valid, is the local address that AWS is called from.
+	SourceAddress netip.Addr
+	// Hostname is this machine's; empty: what the system says.
+	Hostname string
 	// InitFile, if set, makes the first organization; see ReadInit.
 	InitFile string
 	// ReadyFile, if set, is written when everything listens, and removed at the end.
@@ -62,6 +72,8 @@ type Services struct {
 	Access  *access.Service
 	CMK     *cmk.Service
 	Cluster *cluster.Service
+	// Network knows from where AWS is called.
+	Network *network.Service
 	// Rotation plans the rotation of master keys, Export makes bundles of wrapped keys.
 	Rotation *rotation.Service
 	Export   *escrow.Service

@@ -8,15 +8,19 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/control/access"
 	"github.com/keywright/keywright/internal/control/cluster"
 	"github.com/keywright/keywright/internal/control/cmk"
 	"github.com/keywright/keywright/internal/control/escrow"
+	"github.com/keywright/keywright/internal/control/network"
 	"github.com/keywright/keywright/internal/control/rotation"
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/durable"
@@ -92,7 +96,7 @@ func assemble(ctx context.Context, cfg Config) (p *plane, err error) {
 		return p, err
 	}
 	if p.provider == nil {
-		aws, err := awskms.New(ctx, awskms.Config{Region: cfg.AWSRegion, CanaryRoleARN: cfg.CanaryRoleARN, SessionName: "keywright-server", Logger: cfg.Log})
+		aws, err := awskms.New(ctx, awskms.Config{Region: cfg.AWSRegion, CanaryRoleARN: cfg.CanaryRoleARN, SessionName: "keywright-server", SourceAddress: cfg.SourceAddress, Logger: cfg.Log})
 		if err != nil {
 			return p, err
 		}
@@ -109,6 +113,9 @@ func assemble(ctx context.Context, cfg Config) (p *plane, err error) {
 		}),
 		Rotation: rotation.New(rotation.Config{Store: st, Log: cfg.Log}), Export: escrow.New(st, p.cas[pki.KindLink]),
 		DatabaseCA: p.cas.pem(pki.KindDatabase), Log: cfg.Log,
+	}
+	if p.services.Network, err = p.network(); err != nil {
+		return p, err
 	}
 	if cfg.InitFile != "" {
 		in, err := ReadInit(cfg.InitFile)
@@ -129,6 +136,32 @@ func assemble(ctx context.Context, cfg Config) (p *plane, err error) {
 	}
 	p.closers = append(p.closers, p.link.Close)
 	return p, nil
+}
+
+// network makes the service of addresses: the configured ones, or else those that the
+// provider finds on its connections.
+func (p *plane) network() (*network.Service, error) {
+	fixed, bad := agentlink.NormalAddresses(p.cfg.EgressAddresses)
+	if len(bad) > 0 {
+		return nil, fmt.Errorf("addresses from which AWS is called: %s", strings.Join(bad, "; "))
+	}
+	cfg := network.Config{
+		Store: p.services.Store, Hostname: p.cfg.Hostname, Region: p.cfg.AWSRegion, Ask: cmk.Ask, Log: p.cfg.Log,
+		Addresses: func(context.Context) []string { return fixed },
+	}
+	if finder, ok := p.provider.(interface {
+		SourceAddresses(ctx context.Context) []netip.Addr
+	}); ok && len(fixed) == 0 {
+		cfg.Addresses = func(ctx context.Context) []string { return agentlink.AddressTexts(finder.SourceAddresses(ctx)) }
+	}
+	if cfg.Hostname == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return nil, fmt.Errorf("find this machine's name: %w", err)
+		}
+		cfg.Hostname = name
+	}
+	return network.New(cfg), nil
 }
 
 func (p *plane) close() {
@@ -153,6 +186,7 @@ func (p *plane) run(ctx context.Context) error {
 	}
 	start("custody", p.services.CMK.Run)
 	start("clusters", p.services.Cluster.Run)
+	start("addresses", p.services.Network.Run)
 	start("rotations", p.services.Rotation.Run)
 	start("roles", func(ctx context.Context) error { return p.services.Access.Run(ctx, p.cfg.Log) })
 	start("link certificate", p.keeper.Run)

@@ -346,6 +346,7 @@ func TestRecordsAreFixed(t *testing.T) {
 		&store.KeyConfig{}, &store.Verdict{}, &store.CustodyReport{}, &store.Host{}, &store.Cluster{}, &store.Node{},
 		&store.NodeStatus{}, &store.EscrowedWrap{}, &store.KeyChange{}, &store.KeyProgress{}, &audit.Event{},
 		&store.Finding{}, &store.AlertConfig{}, &store.Alert{}, &store.AlertDelivery{}, &store.HostHead{},
+		&store.Egress{}, &store.ProjectNetwork{},
 	} {
 		fill(reflect.ValueOf(r).Elem(), "record")
 		b, err := json.MarshalIndent(r, "", " ")

@@ -35,15 +35,16 @@ var floors = [][]string{
 // (control/cmk and control/access) are neighbours of each other too.
 var neighbours = map[string][]string{
 	"server":              {"control", "store"},
-	"api":                 {"control/tenant", "control/access", "control/cmk", "control/cluster", "control/rotation", "control/escrow", "control/alert", "store"},
+	"api":                 {"control/tenant", "control/access", "control/cmk", "control/cluster", "control/rotation", "control/escrow", "control/alert", "control/network", "store"},
 	"control/tenant":      {"store"},
 	"control/access":      {"store", "control/tenant"},
 	"control/cmk":         {"store", "control/tenant", "control/access"},
 	"control/cluster":     {"store", "control/tenant", "control/cmk"},
+	"control/network":     {"store", "control/tenant"},
 	"control/rotation":    {"store", "control/tenant"},
 	"control/escrow":      {"store", "control/tenant"},
 	"control/alert":       {"store", "control/tenant"},
-	"control/controltest": {"store", "control/tenant", "control/access", "control/cmk", "control/cluster"},
+	"control/controltest": {"store", "control/tenant", "control/access", "control/cmk", "control/cluster", "control/network"},
 	"agent":               {"agent/driver", "agent/wraps", "kmip"},
 	"agent/wraps":         {"kmip"},
 	"engine":              {"engine/wire", "engine/auth", "engine/command", "engine/storage", "engine/replication", "engine/cryptofs", "engine/keysource", "engine/mongoerr", "engine/index"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -190,8 +191,12 @@ func (s *Service) Addresses(ctx context.Context, p tenant.Principal, project key
 				if err != nil {
 					return err
 				}
-				a.Outbound = append(a.Outbound, h.Egress...)
+				if !n.Buried {
+					a.Outbound = append(a.Outbound, h.Egress...)
+				}
 			}
+			slices.Sort(a.Outbound)
+			a.Outbound = slices.Compact(a.Outbound)
 			out = append(out, a)
 		}
 		return nil

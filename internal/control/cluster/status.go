@@ -21,7 +21,6 @@ import (
 const (
 	maxWrapped = 16 << 10
 	maxText    = 1000
-	maxEgress  = 32
 	maxAlarms  = 20
 	// maxKeys is how many keys of one node are kept (key-plane rule 5.3).
 	maxKeys = 1000
@@ -82,7 +81,7 @@ func (s *Service) hostStatus(tx *store.Tx, h store.Host, st agentlink.Status) (s
 		}
 	}
 	h.KMIPAddress, h.Enacted, h.LastSeen = clip(st.KMIPAddress), st.Revision, tx.Now()
-	h.Egress = clipAll(st.EgressAddresses, maxEgress)
+	h.Egress, _ = agentlink.NormalAddresses(st.EgressAddresses)
 	h.AuditSeq, h.AuditHead = st.AuditSeq, clip(st.AuditHead)
 	alarms := clipAll(st.Alarms, maxAlarms)
 	for _, a := range alarms {

@@ -221,6 +221,10 @@ func flipped(from, to custody.Verdict) bool {
 	return (from.Releases() && to.Bad()) || (from != "" && from.Bad() && to == custody.Valid)
 }
 
+// Ask makes every validator of a project run soon, in a transaction; nothing happens
+// while the project has no customer key.
+func Ask(tx *store.Tx, project keys.ProjectID) error { return raise(tx, project) }
+
 // raise asks every validator for a run.
 func raise(tx *store.Tx, project keys.ProjectID) error {
 	c, err := tx.KeyConfig(project)
@@ -237,7 +241,7 @@ func (s *Service) record(tx *store.Tx, c store.KeyConfig) error {
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	now, _, err := s.combine(tx, c)
+	now, validators, err := s.combine(tx, c)
 	if err != nil || (now.Kind == old.Kind && now.Reason == old.Reason) {
 		return err
 	}
@@ -248,9 +252,17 @@ func (s *Service) record(tx *store.Tx, c store.KeyConfig) error {
 	if err != nil {
 		return err
 	}
+	text := verdictText(now, c)
+	if custody.Verdict(now.Kind) == custody.NAD {
+		where, err := deniedFrom(tx, validators)
+		if err != nil {
+			return err
+		}
+		text += where
+	}
 	for _, kind := range eventKinds(custody.Verdict(old.Kind), custody.Verdict(now.Kind)) {
 		e := audit.Event{
-			Type: kind, Actor: "system", Org: string(pr.Org), Project: string(pr.ID), Message: verdictText(now, c),
+			Type: kind, Actor: "system", Org: string(pr.Org), Project: string(pr.ID), Message: text,
 			Data: map[string]string{
 				"verdict": now.Kind, "previousVerdict": old.Kind, "noticedBy": now.NoticedBy, "keyArn": c.KeyARN,
 				"generation": fmt.Sprint(c.Generation),
@@ -267,6 +279,29 @@ func (s *Service) record(tx *store.Tx, c store.KeyConfig) error {
 		}
 	}
 	return nil
+}
+
+// deniedFrom names the hosts that AWS refuses alone, and from where they call.
+func deniedFrom(tx *store.Tx, validators []Validator) (string, error) {
+	var who []string
+	for _, v := range validators {
+		if v.Host == "" || v.State.Verdict != custody.NAD {
+			continue
+		}
+		h, err := tx.Host(keys.HostID(v.Host))
+		if err != nil {
+			return "", err
+		}
+		from := "an address that it does not know"
+		if len(h.Egress) > 0 {
+			from = strings.Join(h.Egress, ", ")
+		}
+		who = append(who, "host "+h.Hostname+" calls from "+from)
+	}
+	if len(who) == 0 {
+		return "", nil
+	}
+	return " Refused: " + list(who) + ".", nil
 }
 
 func eventKinds(from, to custody.Verdict) []string {

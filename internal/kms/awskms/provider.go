@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -45,6 +46,9 @@ type Config struct {
 	CanaryRoleARN string
 	// SessionName appears in the customer's CloudTrail; "keywright" if empty.
 	SessionName string
+	// SourceAddress, if valid, is the local address that KMS and STS are called from, for
+	// a machine with several.
+	SourceAddress netip.Addr
 	// Logger may be nil.
 	Logger *slog.Logger
 }
@@ -56,6 +60,8 @@ type Provider struct {
 	name   string
 	log    *slog.Logger
 	shared *http.Client
+	// sources knows from where calls are made.
+	sources *sources
 
 	mu       sync.Mutex
 	sessions map[kms.Target]*session
@@ -67,6 +73,7 @@ var _ kms.Provider = (*Provider)(nil)
 // what the SDK's default chain needs to read its configuration.
 func New(ctx context.Context, cfg Config) (*Provider, error) {
 	p := &Provider{canary: cfg.CanaryRoleARN, name: cfg.SessionName, log: cfg.Logger, sessions: map[kms.Target]*session{}}
+	p.sources = &sources{bound: cfg.SourceAddress, seen: map[way]used{}}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -91,7 +98,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 	if _, cached := p.aws.Credentials.(*aws.CredentialsCache); p.aws.Credentials != nil && !cached {
 		p.aws.Credentials = aws.NewCredentialsCache(p.aws.Credentials)
 	}
-	p.shared = ownClient(p.aws.HTTPClient)
+	p.shared = p.ownClient()
 	ep := p.Endpoints(kms.Target{})
 	p.log.InfoContext(ctx, "aws endpoints in use", "kms_endpoint", ep.KMS, "sts_endpoint", ep.STS, "aws_region", p.aws.Region)
 	return p, nil
@@ -136,7 +143,7 @@ func dual(s aws.DualStackEndpointState) *bool {
 
 // Assume implements kms.Provider.
 func (p *Provider) Assume(ctx context.Context, t kms.Target) (kms.Session, error) {
-	s := p.newSession(t, ownClient(p.aws.HTTPClient), freshDuration)
+	s := p.newSession(t, p.ownClient(), freshDuration)
 	s.fresh = true
 	if err := s.ensure(ctx); err != nil {
 		_ = s.Close()
@@ -185,7 +192,7 @@ func (p *Provider) Forget(t kms.Target) {
 
 // TryAssume implements kms.Provider.
 func (p *Provider) TryAssume(ctx context.Context, roleARN string, externalID *string, region string) error {
-	client := ownClient(p.aws.HTTPClient)
+	client := p.ownClient()
 	defer client.CloseIdleConnections()
 	t := kms.Target{RoleARN: roleARN, Region: region}
 	_, err := p.assume(ctx, client, t, externalID, denyAll, freshDuration)

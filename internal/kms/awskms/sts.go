@@ -5,14 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	awskmssdk "github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
@@ -139,30 +137,4 @@ func newRetryer() aws.Retryer {
 			return pause/4 + rand.N(pause), nil //nolint:gosec // spreads load, nothing secret
 		})
 	})
-}
-
-// ownClient makes an HTTP client with connections of its own, with the settings of the
-// configured one (certificate authorities, proxy).
-func ownClient(c aws.HTTPClient) *http.Client {
-	var tr *http.Transport
-	switch v := c.(type) {
-	case *awshttp.BuildableClient:
-		tr = v.GetTransport()
-		tr.DialContext = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: v.GetDialer().KeepAlive}).DialContext
-	case *http.Client:
-		if t, ok := v.Transport.(*http.Transport); ok {
-			tr = t.Clone()
-		} else if v.Transport != nil {
-			return v
-		}
-	}
-	if tr == nil {
-		tr = awshttp.NewBuildableClient().GetTransport()
-		tr.DialContext = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext
-	}
-	return &http.Client{
-		Transport: tr,
-		// The services do not redirect; what does is no AWS.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/keywright/keywright/internal/control/access"
 	"github.com/keywright/keywright/internal/control/cluster"
 	"github.com/keywright/keywright/internal/control/cmk"
+	"github.com/keywright/keywright/internal/control/network"
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/custody"
 	"github.com/keywright/keywright/internal/keys"
@@ -33,6 +34,9 @@ type World struct {
 	Access   *access.Service
 	CMK      *cmk.Service
 	Cluster  *cluster.Service
+	Network  *network.Service
+	// Egress are the addresses from which the control plane calls AWS.
+	Egress []string
 	// Owner is an API key with Organization Owner.
 	Owner tenant.Principal
 	Org   keys.OrgID
@@ -42,7 +46,7 @@ type World struct {
 // New makes a world with one organization.
 func New(t testing.TB) *World {
 	t.Helper()
-	w := &World{T: t, Dir: t.TempDir(), AWS: NewAWS(), Interval: time.Minute}
+	w := &World{T: t, Dir: t.TempDir(), AWS: NewAWS(), Interval: time.Minute, Egress: []string{"192.0.2.1"}}
 	w.open()
 	t.Cleanup(w.Close)
 	w.Must(w.Tenant.Bootstrap(t.Context(), tenant.Init{OrgName: "Acme", OwnerName: "owner", PublicKey: "ownerkey", PrivateKey: secret.FromString("a-private-key-of-the-owner")}))
@@ -62,6 +66,9 @@ func (w *World) open() {
 	w.Cluster = cluster.New(cluster.Config{
 		Store: st, Custody: w.CMK, LinkCA: strings.Repeat("0", 64), ShowCreating: time.Nanosecond, ShowDeleting: time.Nanosecond,
 	})
+	w.Network = network.New(network.Config{
+		Store: st, Hostname: "control", Region: kmstest.Region, Ask: cmk.Ask, Addresses: func(context.Context) []string { return w.Egress },
+	})
 	w.stop = func() {}
 }
 
@@ -78,6 +85,7 @@ func (w *World) Start() {
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = w.CMK.Run(ctx) })
 	wg.Go(func() { _ = w.Cluster.Run(ctx) })
+	wg.Go(func() { _ = w.Network.Run(ctx) })
 	w.stop = func() { cancel(); wg.Wait() }
 }
 
