@@ -440,20 +440,41 @@ func TestChangedTellsOfCommitsOnly(t *testing.T) {
 	}
 }
 
+// schemaOne gives the statements that make a new store one of schema 1, with its meta.
+func schemaOne(t *testing.T, db *sql.DB) []string {
+	t.Helper()
+	rows, err := db.Query(`SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'goose%' AND name NOT LIKE 'sqlite%' AND name <> 'meta'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := []string{`PRAGMA foreign_keys = OFF`, `ALTER TABLE meta RENAME TO kept`}
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, `DROP TABLE `+name)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		t.Fatal(err)
+	}
+	first, err := os.ReadFile("migrations/00001_init.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	up, _, _ := strings.Cut(strings.TrimPrefix(string(first), "-- +goose Up"), "-- +goose Down")
+	return append(out, up, `INSERT INTO meta SELECT name, value FROM kept`, `DROP TABLE kept`, `DELETE FROM goose_db_version WHERE version_id > 1`)
+}
+
 // What schema 1 holds is read after the migration: a token of that time is the
 // platform's.
 func TestASchemaOfBeforeIsMigrated(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	raw(t, s, dir, func(db *sql.DB) {
-		for _, q := range []string{
-			`ALTER TABLE enrolment_tokens DROP COLUMN org_id`, `DELETE FROM goose_db_version WHERE version_id >= 2`,
-			`DROP TABLE key_changes`, `DROP TABLE key_progress`,
-			`DROP TABLE findings`, `DROP TABLE alert_secrets`, `DROP TABLE alert_configs`, `DROP TABLE alert_defaults`, `DROP TABLE alerts`, `DROP TABLE alert_deliveries`, `DROP TABLE audit_heads`,
-			`INSERT INTO enrolment_tokens (hash, hostname, expires, used) VALUES ('old', 'h', 9000000000000000, 0)`,
-		} {
+		for _, q := range append(schemaOne(t, db), `INSERT INTO enrolment_tokens (hash, hostname, expires, used) VALUES ('old', 'h', 9000000000000000, 0)`) {
 			if _, err := db.Exec(q); err != nil {
-				t.Fatal(err)
+				t.Fatalf("%s: %v", q, err)
 			}
 		}
 	})
