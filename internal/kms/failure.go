@@ -115,9 +115,8 @@ type Failure struct {
 	// MissingPermission is the IAM action that was refused, for KeyAccessDenied
 	// and RoleNotAssumable.
 	MissingPermission string
-	// Policy is the kind of policy that the service blames ("identity-based
-	// policy"), "" when it did not say.
-	Policy string
+	// Policy is the kind of policy that the service blames, "" when it did not say.
+	Policy PolicyKind
 	// Explicit tells that a deny statement refused, not a missing allow.
 	Explicit bool
 	// Err is the cause.

@@ -51,7 +51,7 @@ func RemedyFor(r Reason, op Operation) string {
 	case KeyNotFound:
 		return "Check the key's id, Region and account. A key in another account than the role needs its full ARN."
 	case KeyAccessDenied:
-		return "Allow " + permissionOr(op) + " on the key for the role, in the role's policy and in the key's policy, and look for a denying statement, an address condition or a service control policy."
+		return refusedText(op)
 	case KeyWrongType:
 		return "Use a symmetric customer managed key (SYMMETRIC_DEFAULT) for encryption and decryption (ENCRYPT_DECRYPT)."
 	default:
@@ -59,9 +59,12 @@ func RemedyFor(r Reason, op Operation) string {
 	}
 }
 
-func permissionOr(op Operation) string {
-	if p := op.Permission(); p != "" {
-		return p
+// refusedText is what can be said without the texts of AWS; package policydoc has the
+// exact statement.
+func refusedText(op Operation) string {
+	p := op.Permission()
+	if p == "" {
+		p = "kms:DescribeKey, kms:Encrypt and kms:Decrypt"
 	}
-	return "kms:DescribeKey, kms:Encrypt and kms:Decrypt"
+	return "Allow " + p + " on the key for the role, in the role's policy and in the key's policy, and look for a denying statement, an address condition or a service control policy."
 }

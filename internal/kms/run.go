@@ -51,7 +51,9 @@ type Result struct {
 	Key KeyInfo
 	// Denied lists every permission that was refused, in the order of the run; the
 	// Failure names one of them if nothing worse was found.
-	Denied         []string
+	Denied []string
+	// Refused says of each of them whether it is denied or missing, and where.
+	Refused        []Finding
 	Started, Ended time.Time
 	// Probe is the run's own probe, to be stored when a configuration is accepted.
 	// Set if the outcome is OK.
@@ -98,7 +100,11 @@ func (r *Result) run(ctx context.Context, p Provider, in RunInput) *Failure {
 	}
 	s, err := p.Assume(ctx, in.Target)
 	if err != nil {
-		return candidate(in, AsFailure(err))
+		f := AsFailure(err)
+		if x, ok := f.Finding(); ok {
+			r.Refused = append(r.Refused, x)
+		}
+		return candidate(in, f)
 	}
 	defer func() { _ = s.Close() }()
 
@@ -110,6 +116,9 @@ func (r *Result) run(ctx context.Context, p Provider, in RunInput) *Failure {
 		}
 		if f.MissingPermission != "" && !slices.Contains(r.Denied, f.MissingPermission) {
 			r.Denied = append(r.Denied, f.MissingPermission)
+			if x, ok := f.Finding(); ok {
+				r.Refused = append(r.Refused, x)
+			}
 		}
 		return f.Reason == KeyAccessDenied
 	}

@@ -27,7 +27,7 @@ var floors = [][]string{
 	{"engine"},
 	{
 		"custody", "kms", "envelope", "keys", "secret", "pki", "agentlink", "audit", "awslocal", "client",
-		"durable", "health", "telemetry", "config", "apierr", "bundle",
+		"durable", "health", "telemetry", "config", "apierr", "bundle", "policydoc",
 	},
 }
 
@@ -68,6 +68,7 @@ var neighbours = map[string][]string{
 	"agentlink":           {"custody", "keys", "kms"},
 	"bundle":              {"agentlink", "envelope", "pki"},
 	"client":              {"secret"},
+	"policydoc":           {"kms", "keys"},
 }
 
 // always may be known by everybody above and beside the ground floor's leaves.

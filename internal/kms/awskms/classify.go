@@ -22,14 +22,14 @@ func classify(err error, op kms.Operation) *kms.Failure {
 		return f
 	}
 	a := answerOf(err)
-	f = &kms.Failure{Operation: op, Code: a.code, Message: a.message, RequestID: a.requestID, Err: err}
+	f = &kms.Failure{Operation: op, Code: a.code, Message: bounded(a.message), RequestID: a.requestID, Err: err}
 	if a.signature() {
 		// Such texts quote the request with its session token.
 		f.Err = errors.New("api error " + a.code)
 	}
 	f.Outcome, f.Reason = judge(a, op)
 	if f.Reason == kms.KeyAccessDenied || f.Reason == kms.RoleNotAssumable || f.Reason == kms.PlatformPermissions {
-		f.Policy, f.Explicit = a.policy(), strings.Contains(a.message, "explicit deny")
+		f.Policy, f.Explicit = a.policy(op), a.reason().has("explicitdeny")
 	}
 	if f.Reason == kms.KeyAccessDenied || f.Reason == kms.RoleNotAssumable {
 		f.MissingPermission = op.Permission()
@@ -69,10 +69,16 @@ func answerOf(err error) answer {
 		a.message, _, _ = strings.Cut(a.message, "\n")
 		a.message, _, _ = strings.Cut(a.message, "The Canonical String")
 	}
-	if len(a.message) > maxMessage {
-		a.message = strings.ToValidUTF8(a.message[:maxMessage], "") + "..."
-	}
 	return a
+}
+
+// bounded is the text for a Failure. What it says is judged by the whole of it: long
+// ARNs stand before the reason.
+func bounded(text string) string {
+	if len(text) > maxMessage {
+		return strings.ToValidUTF8(text[:maxMessage], "") + "..."
+	}
+	return text
 }
 
 func (a answer) signature() bool { return strings.Contains(a.code, "Signature") }
@@ -88,23 +94,47 @@ func (a answer) has(words ...string) bool {
 	return false
 }
 
-// policyKinds are the words with which AWS names the policy that refused.
-var policyKinds = [...]string{
-	"VPC endpoint policy", "session policy", "service control policy", "resource control policy",
-	"permissions boundary", "identity-based policy", "resource-based polic",
+// policyKinds are the words with which AWS names the policy that refused. The last
+// one is the role's trust policy or the key's policy, after the call.
+var policyKinds = [...]struct {
+	words string
+	kind  kms.PolicyKind
+}{
+	{"vpcendpointpolic", kms.EndpointPolicy},
+	{"sessionpolic", kms.SessionPolicy},
+	{"servicecontrolpolic", kms.ServiceControlPolicy},
+	{"resourcecontrolpolic", kms.ResourceControlPolicy},
+	{"permissionsboundar", kms.PermissionsBoundary},
+	{"identity-basedpolic", kms.IdentityPolicy},
+	{"trustpolic", kms.TrustPolicy},
+	{"resource-basedpolic", kms.KeyPolicy},
 }
 
-// policy is the kind of policy that the text blames.
-func (a answer) policy() string {
+// policy is the kind of policy that the text blames. The names of the caller and of
+// the resource stand before the reason and are not looked at: customers choose them.
+func (a answer) policy(op kms.Operation) kms.PolicyKind {
 	for _, k := range policyKinds {
-		if strings.Contains(a.message, k) {
-			if k == "resource-based polic" {
-				return "resource-based policy"
-			}
-			return k
+		if !a.reason().has(k.words) {
+			continue
 		}
+		if k.kind == kms.KeyPolicy && op == kms.OpAssumeRole {
+			return kms.TrustPolicy
+		}
+		return k.kind
 	}
 	return ""
+}
+
+// reason is the answer with the part of its text that says why.
+func (a answer) reason() answer {
+	for _, word := range []string{" because ", " with an explicit deny"} {
+		if i := strings.LastIndex(a.message, word); i >= 0 {
+			a.message = a.message[i:]
+			return a
+		}
+	}
+	a.message = ""
+	return a
 }
 
 // judge is the table of aws-kms 4.5; the numbers are its rows.
@@ -147,8 +177,8 @@ func judgeSTS(a answer) (kms.Outcome, kms.Reason) {
 	case "RegionDisabledException": // 9
 		return kms.Unreachable, kms.STSRegionDisabled
 	case "AccessDenied", "AccessDeniedException":
-		switch a.policy() {
-		case "identity-based policy", "permissions boundary", "session policy", "service control policy", "VPC endpoint policy": // 10a
+		switch a.policy(kms.OpAssumeRole) {
+		case kms.IdentityPolicy, kms.PermissionsBoundary, kms.SessionPolicy, kms.ServiceControlPolicy, kms.EndpointPolicy: // 10a
 			return kms.Unreachable, kms.PlatformPermissions
 		}
 		return kms.Revoked, kms.RoleNotAssumable // 10b
@@ -186,7 +216,7 @@ func judgeKMS(a answer, op kms.Operation) (kms.Outcome, kms.Reason) {
 	case "NotFoundException": // 18
 		return kms.Revoked, kms.KeyNotFound
 	case "AccessDeniedException", "AccessDenied": // 19
-		if p := a.policy(); p == "VPC endpoint policy" || p == "session policy" {
+		if p := a.policy(op); p == kms.EndpointPolicy || p == kms.SessionPolicy {
 			return kms.Unreachable, kms.PlatformPermissions
 		}
 		return kms.Revoked, kms.KeyAccessDenied

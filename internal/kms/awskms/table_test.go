@@ -53,7 +53,7 @@ func TestEveryRowOfTheTable(t *testing.T) {
 			}
 		}},
 		{row: "10b trust policy denies", op: "AssumeRole", answer: stsError(403, "AccessDenied", stsRefusal+" with an explicit deny in a resource-based policy"), outcome: kms.Revoked, reason: kms.RoleNotAssumable, check: func(t *testing.T, f *kms.Failure) {
-			if !f.Explicit || f.Policy != "resource-based policy" {
+			if !f.Explicit || f.Policy != kms.TrustPolicy {
 				t.Errorf("%+v", f)
 			}
 		}},
@@ -83,12 +83,12 @@ func TestEveryRowOfTheTable(t *testing.T) {
 		{row: "18 not found", op: "DescribeKey", answer: kmsError("NotFoundException", "Key '"+replayKey+"' does not exist"), outcome: kms.Revoked, reason: kms.KeyNotFound},
 		{row: "18 another region", op: "DescribeKey", answer: kmsError("NotFoundException", "Invalid arn us-east-1"), outcome: kms.Revoked, reason: kms.KeyNotFound},
 		{row: "19 missing", op: "Encrypt", answer: kmsError("AccessDeniedException", kmsRefusal+" because no identity-based policy allows the kms:Encrypt action"), outcome: kms.Revoked, reason: kms.KeyAccessDenied, check: func(t *testing.T, f *kms.Failure) {
-			if f.MissingPermission != "kms:Encrypt" || f.Policy != "identity-based policy" || f.Explicit || !strings.Contains(f.Remedy, "kms:Encrypt") || f.RequestID == "" {
+			if f.MissingPermission != "kms:Encrypt" || f.Policy != kms.IdentityPolicy || f.Explicit || !strings.Contains(f.Remedy, "kms:Encrypt") || f.RequestID == "" {
 				t.Errorf("%+v", f)
 			}
 		}},
 		{row: "19 explicit", op: "Decrypt", answer: kmsError("AccessDeniedException", strings.ReplaceAll(kmsRefusal, "Encrypt", "Decrypt")+" with an explicit deny in a resource-based policy"), outcome: kms.Revoked, reason: kms.KeyAccessDenied, check: func(t *testing.T, f *kms.Failure) {
-			if f.MissingPermission != "kms:Decrypt" || f.Policy != "resource-based policy" || !f.Explicit {
+			if f.MissingPermission != "kms:Decrypt" || f.Policy != kms.KeyPolicy || !f.Explicit {
 				t.Errorf("%+v", f)
 			}
 		}},
