@@ -136,7 +136,7 @@ func (a *Agent) status() agentlink.Status {
 	head := a.recorder.head()
 	s := agentlink.Status{
 		Revision: d.Revision, KMIPAddress: a.kmip.Addr().String(), EgressAddresses: a.egress.list(), AuditSeq: head.Seq, AuditHead: head.Hash.String(),
-		Nodes: []agentlink.NodeStatus{}, Custody: []agentlink.CustodyStatus{},
+		Nodes: []agentlink.NodeStatus{}, Custody: []agentlink.CustodyStatus{}, Holdings: a.vault.store.Holdings(),
 	}
 	a.mu.Lock()
 	nodes := make([]*node, 0, len(a.nodes))

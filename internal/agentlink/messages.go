@@ -251,6 +251,21 @@ type Status struct {
 	AuditHead string        `json:"auditHead"`
 	// Alarms are conditions of the host that need a person, such as a rolled-back store.
 	Alarms []string `json:"alarms,omitempty"`
+	// Holdings are the customer keys that wraps on the host's disk are under; null from
+	// an agent that does not tell. More than MaxHoldings count as not told.
+	Holdings []KeyHolding `json:"holdings"`
+}
+
+// MaxHoldings is how many keys of Status.Holdings the control plane takes in.
+const MaxHoldings = 1000
+
+// KeyHolding counts the wraps on a host's disk that are under one customer key.
+type KeyHolding struct {
+	// KeyARN is empty for wraps that cannot be read.
+	KeyARN string `json:"keyArn"`
+	Wraps  int    `json:"wraps"`
+	// Unescrowed are those of Wraps that the control plane has not confirmed.
+	Unescrowed int `json:"unescrowed,omitempty"`
 }
 
 // Phase is where a node is in its life on the host.

@@ -17,6 +17,7 @@ import (
 	"github.com/keywright/keywright/internal/control/cluster"
 	"github.com/keywright/keywright/internal/control/cmk"
 	"github.com/keywright/keywright/internal/control/escrow"
+	"github.com/keywright/keywright/internal/control/inventory"
 	"github.com/keywright/keywright/internal/control/network"
 	"github.com/keywright/keywright/internal/control/rotation"
 	"github.com/keywright/keywright/internal/control/tenant"
@@ -40,6 +41,8 @@ type Config struct {
 	Rotation *rotation.Service
 	// Export makes bundles of wrapped keys.
 	Export *escrow.Service
+	// Inventory answers which customer keys are needed.
+	Inventory *inventory.Service
 	// Audit verifies the chain of events.
 	Audit Audit
 	// Build names the program's version.

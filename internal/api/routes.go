@@ -106,6 +106,8 @@ func routes() []route {
 		{method: get, pattern: "/groups/{groupId}/clusters/{clusterName}", family: own, handle: getClusterKeys},
 		{method: post, pattern: "/groups/{groupId}/clusters/{clusterName}:rotateMasterKey", family: own, handle: rotateMasterKey},
 		{method: post, pattern: "/orgs/{orgId}/keys:export", family: own, handle: exportKeys},
+		{method: get, pattern: "/orgs/{orgId}/keys", family: own, handle: listKeys},
+		{method: get, pattern: "/orgs/{orgId}/keys/{keyArn}", family: own, handle: getKey},
 		{method: get, pattern: "/groups/{groupId}/keyPolicy", family: own, handle: getKeyPolicy},
 		{method: patch, pattern: "/groups/{groupId}/keyPolicy", family: own, handle: updateKeyPolicy},
 		{method: get, pattern: "/orgs/{orgId}/audit:verify", family: own, handle: verifyAudit},

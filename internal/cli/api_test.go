@@ -129,3 +129,33 @@ func TestRefusalsAreShownWhole(t *testing.T) {
 		t.Errorf("code %d, %q, %q", code, out, errs)
 	}
 }
+
+// The exit code of may-delete is a yes for MAY_DELETE only.
+func TestMayDelete(t *testing.T) {
+	away(t)
+	const arn, path = "arn:aws:kms:us-east-1:111122223333:key/1", "GET /api/keywright/v1/orgs/o1/keys/arn:aws:kms:us-east-1:111122223333:key%2F1"
+	for verdict, want := range map[string]int{"MAY_DELETE": 0, "MUST_KEEP": 3, "UNKNOWN": 3, "": 3} {
+		boot := bootstrap(t, t.TempDir(), api(t, map[string]string{
+			"GET /api/atlas/v2/orgs": `{"results":[{"id":"o1"}]}`,
+			path:                     `{"keyArn":"` + arn + `","verdict":"` + verdict + `","reasons":[{"kind":"X","message":"Because.","remedy":"Do."}]}`,
+		}))
+		code, out, errs := run("key", "may-delete", arn, "--bootstrap", boot)
+		if code != want || !strings.Contains(out, "Because.") || !strings.Contains(out, "Do.") || errs != "" {
+			t.Errorf("%s: code %d (want %d), %q, %q", verdict, code, want, out, errs)
+		}
+	}
+}
+
+func TestKeyInventory(t *testing.T) {
+	away(t)
+	boot := bootstrap(t, t.TempDir(), api(t, map[string]string{
+		"GET /api/keywright/v1/orgs/o1/keys": `{"results":[{"keyArn":"arn:1","verdict":"UNKNOWN","neededBy":{"wraps":7}}]}`,
+	}))
+	code, out, errs := run("key", "inventory", "--org-id", "o1", "--bootstrap", boot)
+	if code != 0 || !strings.Contains(out, "arn:1") || !strings.Contains(out, "7") || errs != "" {
+		t.Errorf("code %d, %q, %q", code, out, errs)
+	}
+	if code, out, _ = run("key", "inventory", "--org-id", "o1", "--bootstrap", boot, "-o", "json"); code != 0 || !json.Valid([]byte(out)) || !strings.Contains(out, `"wraps": 7`) {
+		t.Errorf("code %d, %q", code, out)
+	}
+}

@@ -190,6 +190,37 @@ func ask[T any](ctx context.Context, cl *client.Client, method, path string, in 
 	return a, nil
 }
 
+// maxPages bounds how many pages of a list are fetched.
+const maxPages = 1000
+
+// askAll fetches all pages of a list. raw is the array of all results.
+func askAll[T any](ctx context.Context, cl *client.Client, path string) (answer[[]T], error) {
+	out := answer[[]T]{}
+	all := []json.RawMessage{}
+	for page := 1; page <= maxPages; page++ {
+		var got struct {
+			Results []json.RawMessage `json:"results"`
+		}
+		if err := cl.Do(ctx, http.MethodGet, fmt.Sprintf("%s?itemsPerPage=500&pageNum=%d", path, page), nil, &got); err != nil {
+			return out, err
+		}
+		all = append(all, got.Results...)
+		if len(got.Results) < 500 {
+			break
+		}
+	}
+	for _, raw := range all {
+		var v T
+		if err := json.Unmarshal(raw, &v); err != nil {
+			return out, fmt.Errorf("decode answer of GET %s: %w", path, err)
+		}
+		out.value = append(out.value, v)
+	}
+	b, err := json.Marshal(all)
+	out.raw = b
+	return out, err
+}
+
 func isStatus(err error, status int) bool {
 	var e *client.Error
 	return errors.As(err, &e) && e.Status == status

@@ -28,7 +28,7 @@ func serverCommand() *cobra.Command {
 			cfg.Log = logger(c)
 			protect(cfg.Log)
 			cfg.API = func(s server.Services) http.Handler {
-				return api.New(api.Config{Tenant: s.Tenant, Access: s.Access, CMK: s.CMK, Cluster: s.Cluster, Rotation: s.Rotation, Export: s.Export, Audit: s.Store, Network: s.Network, Build: build(), Logger: cfg.Log})
+				return api.New(api.Config{Tenant: s.Tenant, Access: s.Access, CMK: s.CMK, Cluster: s.Cluster, Rotation: s.Rotation, Export: s.Export, Inventory: s.Inventory, Audit: s.Store, Network: s.Network, Build: build(), Logger: cfg.Log})
 			}
 			return server.Run(c.Context(), cfg)
 		},

@@ -17,6 +17,7 @@ import (
 	"github.com/keywright/keywright/internal/control/cluster"
 	"github.com/keywright/keywright/internal/control/cmk"
 	"github.com/keywright/keywright/internal/control/escrow"
+	"github.com/keywright/keywright/internal/control/inventory"
 	"github.com/keywright/keywright/internal/control/network"
 	"github.com/keywright/keywright/internal/control/rotation"
 	"github.com/keywright/keywright/internal/control/tenant"
@@ -77,6 +78,8 @@ type Services struct {
 	// Rotation plans the rotation of master keys, Export makes bundles of wrapped keys.
 	Rotation *rotation.Service
 	Export   *escrow.Service
+	// Inventory answers which customer keys are needed.
+	Inventory *inventory.Service
 	// DatabaseCA is the certificate (PEM) that the databases' certificates come from.
 	DatabaseCA []byte
 	Log        *slog.Logger

@@ -50,6 +50,9 @@ func (t *Tx) PutKeyConfig(c KeyConfig) error {
 	if err != nil {
 		return err
 	}
+	if err := t.noteKeys(c); err != nil {
+		return err
+	}
 	var role any
 	if c.Role != "" {
 		role = string(c.Role)

@@ -187,9 +187,20 @@ type Host struct {
 	// Told are the control plane's own findings about the host that last and that an
 	// event has told of.
 	Told []string `json:"told,omitempty"`
+	// Holdings are the customer keys that wraps on the host's disk are under, as it said
+	// last; nil while it has not said.
+	Holdings []KeyHolding `json:"holdings"`
 	// Revision and Digest are columns: the newest desired state that was handed out.
 	Revision uint64 `json:"-"`
 	Digest   string `json:"-"`
+}
+
+// KeyHolding counts the wraps on a host's disk that are under one customer key; the key
+// is "" for wraps that the host cannot read.
+type KeyHolding struct {
+	KeyARN     string `json:"keyArn"`
+	Wraps      int    `json:"wraps"`
+	Unescrowed int    `json:"unescrowed,omitempty"`
 }
 
 // EnrolmentToken lets one agent enrol once.

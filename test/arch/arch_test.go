@@ -35,7 +35,7 @@ var floors = [][]string{
 // (control/cmk and control/access) are neighbours of each other too.
 var neighbours = map[string][]string{
 	"server":              {"control", "store"},
-	"api":                 {"control/tenant", "control/access", "control/cmk", "control/cluster", "control/rotation", "control/escrow", "control/alert", "control/network", "store"},
+	"api":                 {"control/tenant", "control/access", "control/cmk", "control/cluster", "control/rotation", "control/escrow", "control/alert", "control/network", "control/inventory", "store"},
 	"control/tenant":      {"store"},
 	"control/access":      {"store", "control/tenant"},
 	"control/cmk":         {"store", "control/tenant", "control/access"},
@@ -43,6 +43,7 @@ var neighbours = map[string][]string{
 	"control/network":     {"store", "control/tenant"},
 	"control/rotation":    {"store", "control/tenant"},
 	"control/escrow":      {"store", "control/tenant"},
+	"control/inventory":   {"store", "control/tenant"},
 	"control/alert":       {"store", "control/tenant"},
 	"control/controltest": {"store", "control/tenant", "control/access", "control/cmk", "control/cluster", "control/network"},
 	"agent":               {"agent/driver", "agent/wraps", "kmip"},

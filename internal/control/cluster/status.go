@@ -83,6 +83,7 @@ func (s *Service) hostStatus(tx *store.Tx, h store.Host, st agentlink.Status) (s
 	h.KMIPAddress, h.Enacted, h.LastSeen = clip(st.KMIPAddress), st.Revision, tx.Now()
 	h.Egress, _ = agentlink.NormalAddresses(st.EgressAddresses)
 	h.AuditSeq, h.AuditHead = st.AuditSeq, clip(st.AuditHead)
+	h.Holdings = holdings(st.Holdings)
 	alarms := clipAll(st.Alarms, maxAlarms)
 	for _, a := range alarms {
 		if !slices.Contains(h.Alarms, a) {
@@ -97,6 +98,19 @@ func (s *Service) hostStatus(tx *store.Tx, h store.Host, st agentlink.Status) (s
 		return ok && !slices.Contains(st.Buried, keys.NodeID(id))
 	})
 	return h, tx.PutHost(h)
+}
+
+// holdings bounds what a host says of its wraps. One that says more than we keep is
+// taken as one that has not said.
+func holdings(in []agentlink.KeyHolding) []store.KeyHolding {
+	if in == nil || len(in) > agentlink.MaxHoldings {
+		return nil
+	}
+	out := make([]store.KeyHolding, 0, len(in))
+	for _, k := range in {
+		out = append(out, store.KeyHolding{KeyARN: clip(k.KeyARN), Wraps: k.Wraps, Unescrowed: k.Unescrowed})
+	}
+	return out
 }
 
 func (s *Service) alarm(tx *store.Tx, h store.Host, kind, text string) error {

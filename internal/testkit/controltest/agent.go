@@ -24,12 +24,14 @@ type Agent struct {
 	// Stuck keeps nodes in the phase that is given here.
 	Stuck agentlink.Phase
 	Last  agentlink.Desired
+	// Holdings are the customer keys that it says its wraps are under.
+	Holdings []agentlink.KeyHolding
 	ports int
 }
 
 // NewAgent makes an agent of a host.
 func NewAgent(host keys.HostID) *Agent {
-	return &Agent{Host: host, Nodes: map[keys.NodeID]agentlink.NodeStatus{}, Buried: map[keys.NodeID]bool{}, Verdict: custody.Valid, ports: 27100}
+	return &Agent{Host: host, Nodes: map[keys.NodeID]agentlink.NodeStatus{}, Buried: map[keys.NodeID]bool{}, Holdings: []agentlink.KeyHolding{}, Verdict: custody.Valid, ports: 27100}
 }
 
 // Take takes a desired state over.
@@ -61,7 +63,7 @@ func (a *Agent) Take(d agentlink.Desired) {
 
 // Status is what it reports.
 func (a *Agent) Status() agentlink.Status {
-	s := agentlink.Status{Version: agentlink.Version, Revision: a.Revision, KMIPAddress: "127.0.0.1:5696", EgressAddresses: []string{"192.0.2.7"}}
+	s := agentlink.Status{Version: agentlink.Version, Revision: a.Revision, KMIPAddress: "127.0.0.1:5696", EgressAddresses: []string{"192.0.2.7"}, Holdings: a.Holdings}
 	for _, id := range slices.Sorted(maps.Keys(a.Nodes)) {
 		s.Nodes = append(s.Nodes, a.Nodes[id])
 	}
