@@ -83,6 +83,9 @@ type KeyProgress struct {
 // PutKeyChange adds or replaces a change. The roles of a candidate that is being
 // prepared and of a configuration that is kept for a rollback cannot be removed.
 func (t *Tx) PutKeyChange(c KeyChange) error {
+	if err := t.NoteKey(c.Project, c.Candidate.KeyARN); err != nil {
+		return err
+	}
 	d, err := encode(c)
 	if err != nil {
 		return err

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -229,30 +228,6 @@ func (s *Store) OfProject(project keys.ProjectID) []Record {
 // Unescrowed lists what the control plane has not confirmed yet, oldest first.
 func (s *Store) Unescrowed() []Record {
 	return s.list(func(r Record) bool { return r.Escrowed < r.Revision })
-}
-
-// Holdings counts the wraps by the customer key that they are under, in the order of
-// the keys; it is never nil.
-func (s *Store) Holdings() []agentlink.KeyHolding {
-	by := map[string]agentlink.KeyHolding{}
-	for _, r := range s.list(func(r Record) bool { return len(r.Wrapped) > 0 }) {
-		w, err := r.Unwrapped()
-		if err != nil {
-			w.KeyARN = ""
-		}
-		h := by[w.KeyARN]
-		h.KeyARN = w.KeyARN
-		h.Wraps++
-		if r.Escrowed < r.Revision {
-			h.Unescrowed++
-		}
-		by[w.KeyARN] = h
-	}
-	out := make([]agentlink.KeyHolding, 0, len(by))
-	for _, arn := range slices.Sorted(maps.Keys(by)) {
-		out = append(out, by[arn])
-	}
-	return out
 }
 
 func (s *Store) list(keep func(Record) bool) []Record {

@@ -26,7 +26,9 @@ type survey struct {
 	living map[keys.ProjectID]map[keys.HostID]bool
 	past   []store.PastKey
 	config map[keys.ProjectID]store.KeyConfig
-	wraps  []readWrap
+	// changes are those for which something is left to be done.
+	changes []store.KeyChange
+	wraps   []readWrap
 }
 
 // readWrap is a wrap with the customer key that it is under; "" if it cannot be read.
@@ -55,6 +57,9 @@ func look(tx *store.Tx, who tenant.Principal, silent time.Duration) (*survey, er
 	}
 	for _, c := range configs {
 		s.config[c.Project] = c
+	}
+	if s.changes, err = tx.OpenKeyChanges(); err != nil {
+		return nil, err
 	}
 	if s.past, err = tx.PastKeys(); err != nil {
 		return nil, err
@@ -189,6 +194,15 @@ func (s *survey) configurations(f *Facts) map[keys.ProjectID]bool {
 	for _, p := range slices.Sorted(maps.Keys(s.config)) {
 		if c := s.config[p]; keys.SameKey(c.KeyARN, f.KeyARN) {
 			add(p, s.projects[p].Org, Configuration{Use: InForce})
+		}
+	}
+	for _, c := range s.changes {
+		org := s.projects[c.Project].Org
+		switch {
+		case c.Staged() && keys.SameKey(c.Candidate.KeyARN, f.KeyARN):
+			add(c.Project, org, Configuration{Use: Staged})
+		case c.State == store.ChangeCommitted && keys.SameKey(c.Previous.KeyARN, f.KeyARN) && !keys.SameKey(s.config[c.Project].KeyARN, f.KeyARN):
+			add(c.Project, org, Configuration{Use: Retained, Until: c.Retires})
 		}
 	}
 	for _, k := range s.past {

@@ -203,3 +203,58 @@ func TestOnlyARNsOfKeysAreAskedAbout(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A change needs the new key while it is prepared, and the old one as long as it can be
+// rolled back to; then the wraps that both made tell which one is needed.
+func TestChangesNeedBothKeys(t *testing.T) {
+	w := controltest.New(t)
+	p := w.Project("Shop")
+	view, _ := w.Enable(p.ID)
+	const next = "arn:aws:kms:eu-west-1:111122223333:key/next"
+	host := w.Host("host")
+	agent := controltest.NewAgent(host)
+	c, err := w.Cluster.Create(t.Context(), w.Owner, p.ID, "db", encrypted())
+	w.Must(err)
+	w.Must(agent.Step(w))
+	key := keys.NewKeyID()
+	wrap := agentlink.EscrowedWrap{
+		Node: c.Nodes[0].ID, Project: p.ID, Cluster: c.ID, Key: key, Purpose: keys.PurposeMasterKey, State: keys.StateActive,
+		Generation: 1, Revision: 1, Wrapped: wrapped(t, view.KeyARN), Created: time.Now(),
+	}
+	st := agent.Nodes[wrap.Node]
+	st.MasterKey = key
+	agent.Nodes[wrap.Node] = st
+	w.Must(w.Cluster.Escrow(t.Context(), host, []agentlink.EscrowedWrap{wrap}))
+	w.Must(w.Cluster.Status(t.Context(), host, agent.Status()))
+	change := store.KeyChange{Project: p.ID, Generation: 2, State: store.ChangeStaging, Candidate: view.KeyConfig}
+	change.Candidate.KeyARN, change.Candidate.Generation = next, 2
+	put := func(configs ...store.KeyConfig) {
+		w.Must(w.Store.Tx(t.Context(), func(tx *store.Tx) error {
+			for _, c := range configs {
+				if err := tx.PutKeyConfig(c); err != nil {
+					return err
+				}
+			}
+			return tx.PutKeyChange(change)
+		}))
+	}
+	put()
+	expect(t, w, w.Owner, next, inventory.MustKeep, inventory.ConfigurationStaged)
+	expect(t, w, w.Owner, view.KeyARN, inventory.MustKeep, inventory.ConfigurationInForce, inventory.ActiveWrap)
+
+	wrap.Generation, wrap.Wrapped = 2, wrapped(t, next)
+	w.Must(w.Cluster.Escrow(t.Context(), host, []agentlink.EscrowedWrap{wrap}))
+	change.State, change.Previous, change.Retires = store.ChangeCommitted, view.KeyConfig, time.Now().Add(time.Hour)
+	put(change.Candidate)
+	w.Must(agent.Step(w))
+	expect(t, w, w.Owner, next, inventory.MustKeep, inventory.ConfigurationInForce, inventory.ActiveWrap)
+	e := expect(t, w, w.Owner, view.KeyARN, inventory.MustKeep, inventory.ConfigurationRetained, inventory.RollbackWrap)
+	if !e.OnlyRollback {
+		t.Error("the old key is needed for more than a rollback")
+	}
+
+	w.Must(w.Store.Tx(t.Context(), func(tx *store.Tx) error { return tx.DropEscrow(key, 1) }))
+	change.State = store.ChangeRetired
+	put()
+	expect(t, w, w.Owner, view.KeyARN, inventory.MayDelete, inventory.NotNeeded)
+}

@@ -26,7 +26,7 @@ type Agent struct {
 	Last  agentlink.Desired
 	// Holdings are the customer keys that it says its wraps are under.
 	Holdings []agentlink.KeyHolding
-	ports int
+	ports    int
 }
 
 // NewAgent makes an agent of a host.
