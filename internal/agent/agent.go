@@ -349,11 +349,12 @@ func (a *Agent) takeUp(parts context.Context, d agentlink.Desired) error {
 	return nil
 }
 
-// relay hands the other validators' words to the custodians.
+// relay hands the other validators' words, and orders of drills, to the custodians.
 func (a *Agent) relay(d agentlink.Desired) {
 	for _, p := range d.Projects {
 		if c, ok := a.custodian(p.ID); ok && p.CustomerKey != nil {
 			c.hear(p.Validators)
+			c.order(p.Drills)
 		}
 	}
 }

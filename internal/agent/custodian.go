@@ -31,6 +31,9 @@ type custodian struct {
 	release    func()               // tells nodes that they may start
 	addresses  func() []string      // from where this host calls AWS
 	rehearse   func(keys.ClusterID) // makes the encrypted nodes of a cluster look at a drill
+	// processes tells whether a cluster's encrypted nodes all serve, or are all gone.
+	processes func(keys.ClusterID) (served, gone bool)
+	drilled   chan struct{} // a drill has begun or ended
 
 	mu       sync.Mutex
 	key      agentlink.CustomerKey
@@ -45,19 +48,23 @@ type custodian struct {
 func newCustodian(a *Agent, p agentlink.Project) *custodian {
 	c := &custodian{
 		project: p.ID, deployment: a.id.Deployment, provider: a.cfg.Provider, recorder: a.recorder,
-		key: *p.CustomerKey, asked: p.Validate,
+		key: *p.CustomerKey, asked: p.Validate, drilled: make(chan struct{}, 1),
 	}
 	c.log = a.log.With(slog.String("project", string(p.ID)))
 	c.addresses = a.egress.list
 	c.enforce = func(custody.State) { a.stopEncrypted(p.ID) }
 	c.release = func() { a.wakeProject(p.ID) }
 	c.rehearse = func(cluster keys.ClusterID) { a.rehearse(p.ID, cluster) }
+	c.processes = func(cluster keys.ClusterID) (bool, bool) { return a.serving(p.ID, cluster) }
 	c.loop = custody.NewLoop(custody.Config{
 		Project: p.ID, Prober: c, Store: custodyFile(a.dir.custody(p.ID)),
 		Policy: policy(c.key), Generation: c.key.Generation,
 		Enact: c.enact,
 		OnChange: func(old, now custody.State) {
 			a.reporter.poke()
+			if len(now.Drills) > 0 {
+				c.lookAtDrill()
+			}
 			if old.Verdict != now.Verdict || old.AwaitOK != now.AwaitOK {
 				c.release()
 			}
@@ -155,6 +162,11 @@ func (c *custodian) mayStart(cluster keys.ClusterID) bool {
 
 // run keeps the verdict until ctx ends.
 func (c *custodian) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() { c.measure(ctx) })
 	err := c.loop.Run(ctx)
 	if err == nil || ctx.Err() != nil {
 		return
@@ -189,7 +201,7 @@ func (c *custodian) waiting(cluster keys.ClusterID) string {
 	case c.mayStart(cluster):
 		return ""
 	case s.Drilled(cluster):
-		return "a drill is under way"
+		return agentlink.DrillText + " under way: the customer key is treated as taken away"
 	case s.Verdict == custody.Valid:
 		return "a run with the key is awaited"
 	case s.Reason == "":
@@ -260,6 +272,7 @@ func (c *custodian) enact(ctx context.Context, e custody.Effect, s custody.State
 		c.release()
 	case custody.BeginDrill, custody.EndDrill:
 		c.rehearse(s.Drills[len(s.Drills)-1].Cluster)
+		c.lookAtDrill()
 	case custody.RecordDrill:
 		return c.recordDrill(ctx, s.Drills[len(s.Drills)-1])
 	case custody.RaiseAlarm:
@@ -273,18 +286,6 @@ func (c *custodian) enact(ctx context.Context, e custody.Effect, s custody.State
 		// plane, which learns of the change from the next status.
 	}
 	return nil
-}
-
-func (c *custodian) recordDrill(ctx context.Context, d custody.Drill) error {
-	e := audit.Event{
-		Type: "KEY_DRILL_BEGAN", Project: string(c.project), Cluster: string(d.Cluster),
-		Message: "Drill: the customer key is treated as taken away for one cluster of this project, for a while.",
-		Data:    map[string]string{"drill": d.ID},
-	}
-	if !d.Ended.IsZero() {
-		e.Type, e.Message = "KEY_DRILL_ENDED", "The drill is over."
-	}
-	return c.recorder.record(ctx, e)
 }
 
 // status is the custodian's part of the host's report.

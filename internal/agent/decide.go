@@ -33,6 +33,8 @@ type situation struct {
 	// mayStart and mustBeDown are the custody verdict on the project's key, false
 	// and false where there is none.
 	mayStart, mustBeDown bool
+	// drill tells that a drill is why the node must be down, not the verdict.
+	drill bool
 	// why is the verdict in words if it does not let nodes start.
 	why string
 	// untended tells that users or leftovers wait to be taken care of.
@@ -47,7 +49,7 @@ func decide(s situation) (action, agentlink.Phase, string) {
 	case s.tombstone:
 		return doRemove, agentlink.PhaseStopped, "being removed"
 	case s.running && s.exists && s.encrypted && s.mustBeDown:
-		return doStop, agentlink.PhaseStoppedByCustody, "the customer key is not usable"
+		return doStop, agentlink.PhaseStoppedByCustody, s.denied()
 	case s.wanted == nil && s.running:
 		return doNothing, agentlink.PhaseRunning, "the control plane does not name this node; it is left as it is"
 	case s.wanted == nil:
@@ -68,7 +70,7 @@ func decide(s situation) (action, agentlink.Phase, string) {
 	case rewrite && s.mayStart:
 		return doRewrite, agentlink.PhaseRewriting, "the files are being written anew"
 	case !s.running && needsKey && s.mustBeDown:
-		return doNothing, agentlink.PhaseStoppedByCustody, "the customer key is not usable"
+		return doNothing, agentlink.PhaseStoppedByCustody, s.denied()
 	case !s.running && needsKey && !s.mayStart:
 		return doNothing, agentlink.PhaseWaitingForKey, s.waiting()
 	case !s.running && !s.exists:
@@ -83,6 +85,14 @@ func decide(s situation) (action, agentlink.Phase, string) {
 		return doAcknowledge, agentlink.PhaseRunning, ""
 	}
 	return doNothing, agentlink.PhaseRunning, ""
+}
+
+// denied is why custody stops the node. A drill is always called one.
+func (s situation) denied() string {
+	if s.drill {
+		return agentlink.DrillText + ": the customer key is treated as taken away for a while"
+	}
+	return "the customer key is not usable"
 }
 
 func (s situation) waiting() string {

@@ -106,11 +106,11 @@ func check(d agentlink.Desired) error {
 }
 
 // withoutPasswords is what is kept on disk: neither passwords nor what other
-// validators said at the time.
+// validators said at the time, nor orders that would be late.
 func withoutPasswords(d agentlink.Desired) agentlink.Desired {
 	d.Projects = slices.Clone(d.Projects)
 	for i, p := range d.Projects {
-		d.Projects[i].Validators = nil
+		d.Projects[i].Validators, d.Projects[i].Drills = nil, nil
 		d.Projects[i].Users = slices.Clone(p.Users)
 		for j := range p.Users {
 			d.Projects[i].Users[j].Password = ""

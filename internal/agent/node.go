@@ -20,7 +20,7 @@ const (
 	// wait for a found process to answer.
 	prepareLimit = time.Minute
 	adoptLimit   = 20 * time.Second
-	backoffMin   = 500 * time.Millisecond
+	backoffMin   = time.Second // key-plane rule 18
 	backoffMax   = 30 * time.Second
 	// steady is how long a process has to live for its end not to count as a failed start.
 	steady = 10 * time.Second
@@ -220,6 +220,7 @@ func (n *node) look() situation {
 	}
 	if c, ok := n.a.custodian(project); ok {
 		s.mayStart, s.mustBeDown, s.why = c.mayStart(cluster), c.mustBeDown(cluster), c.waiting(cluster)
+		s.drill = s.mustBeDown && !c.loop.State().MustBeDown()
 	}
 	if s.running {
 		s.untended, _ = n.chores()

@@ -119,6 +119,9 @@ type Project struct {
 	// plane included. Each answer has it fresh; a new revision is made only when it
 	// says something new. It is never kept on disk: its ages would lie.
 	Validators []ValidatorEvidence `json:"validators,omitempty"`
+	// Drills orders rehearsals of a revocation (key-plane rule 28); a host carries each out
+	// once, and none that is old. Like Validators they are never kept on disk.
+	Drills []DrillOrder `json:"drills,omitempty"`
 	// Candidate is a configuration that is being prepared. The host makes sure that it
 	// opens every key that is kept; CustomerKey stays in force until then.
 	Candidate *Candidate `json:"candidate,omitempty"`
@@ -146,6 +149,20 @@ type WrapDrop struct {
 	From   uint64 `json:"from"`
 	To     uint64 `json:"to"`
 }
+
+// DrillOrder orders that one cluster is treated as if the key had been taken away, for a
+// while. What came of it is in the Drills of CustodyStatus.State.
+type DrillOrder struct {
+	ID      string         `json:"id"`
+	Cluster keys.ClusterID `json:"cluster"`
+	For     Duration       `json:"for"`
+	// Age is how long ago the order was given; each answer has it fresh, and it is no news.
+	Age Duration `json:"age,omitzero"`
+}
+
+// DrillText is how a message begins that is about a drill: the phase of its nodes, and
+// why its cluster is stopped.
+const DrillText = "DRILL"
 
 // ValidatorEvidence is one validator's newest word on a project's key.
 type ValidatorEvidence = custody.Evidence

@@ -226,6 +226,7 @@ func TestAReadOnlyKeyChangesNothing(t *testing.T) {
 			{"POST", "/groups/{G}/accessList", `[{"ipAddress":"203.0.113.8"}]`}, {"DELETE", "/groups/{G}/accessList/203.0.113.7", ""},
 			{"POST", "/api/keywright/v1/groups/{G}/encryptionAtRest:tryAgain", ""},
 			{"PATCH", "/api/keywright/v1/groups/{G}/keyPolicy", `{"mode":"ALERT"}`},
+			{"POST", "/api/keywright/v1/groups/{G}/clusters/main:drill", `{"minutes":1}`},
 			{"POST", "/api/keywright/v1/hosts/enrolmentTokens", `{"hostname":"x"}`},
 		} {
 			a := r.call(reader, c.method, current, c.path, strings.ReplaceAll(c.body, "{O}", string(r.Org)))

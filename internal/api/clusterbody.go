@@ -55,9 +55,11 @@ type clusterBody struct {
 
 type ownClusterBody struct {
 	// Stopped says why the cluster's processes are down, empty if they are not.
-	Stopped string     `json:"stopped,omitempty"`
-	Nodes   []nodeBody `json:"nodes"`
-	Note    string     `json:"note"`
+	Stopped string `json:"stopped,omitempty"`
+	// Drill is the newest rehearsal of a revocation with the cluster.
+	Drill *drillBody `json:"drill,omitempty"`
+	Nodes []nodeBody `json:"nodes"`
+	Note  string     `json:"note"`
 }
 
 type nodeBody struct {
@@ -94,7 +96,7 @@ func (c *call) clusterBody(v cluster.View) clusterBody {
 		SelfManagedSharding: s.GlobalClusterSelfManagedSharding, RedactLogs: s.RedactClientLogData,
 		Labels: *orEmpty(s.Labels), Tags: *orEmpty(s.Tags), Specs: []specBody{},
 		Links:     c.self("groups", string(v.Project), "clusters", v.Name),
-		Keywright: ownClusterBody{Stopped: v.Stopped, Nodes: []nodeBody{}, Note: oneNodeNote},
+		Keywright: ownClusterBody{Stopped: v.Stopped, Drill: newestDrill(v.Cluster, c.now()), Nodes: []nodeBody{}, Note: oneNodeNote},
 	}
 	old := c.version < currentVersion // dates sort as text
 	for _, sp := range s.Specs {

@@ -41,6 +41,7 @@ func tour(r *rig) []touch {
 		{"GET", "", "/api/keywright/v1/groups/{G}/encryptionAtRest", "", 200}, {"POST", "", "/api/keywright/v1/groups/{G}/encryptionAtRest:tryAgain", "", 200},
 		{"GET", "", "/api/keywright/v1/groups/{G}/keyPolicy", "", 200}, {"PATCH", "", "/api/keywright/v1/groups/{G}/keyPolicy", `{"mode":"STOP"}`, 200},
 		{"GET", "", "/api/keywright/v1/groups/{G}/networkAccess", "", 200}, {"POST", "", "/api/keywright/v1/groups/{G}/networkAccess:acknowledge", "", 200},
+		{"GET", "", "/api/keywright/v1/groups/{G}/encryptionAtRest:rehearse", "", 200},
 		{"GET", "", "/api/keywright/v1/hosts", "", 200}, {"POST", "", "/api/keywright/v1/hosts/enrolmentTokens", `{"hostname":"host-2"}`, 201},
 		{"POST", legacy, "/groups/{G}/databaseUsers", appUser, 201}, {"GET", legacy, "/groups/{G}/databaseUsers", "", 200},
 		{"GET", legacy, "/groups/{G}/databaseUsers/admin/app", "", 200}, {"PATCH", legacy, "/groups/{G}/databaseUsers/admin/app", `{"description":"x"}`, 200},
@@ -60,7 +61,8 @@ func tour(r *rig) []touch {
 			touch{"POST", f.version, f.path + "/groups/{G}/clusters", f.body, 201}, touch{"GET", f.version, f.path + "/groups/{G}/clusters", "", 200},
 			touch{"GET", f.version, one, "", 200}, touch{"PATCH", f.version, one, `{"backupEnabled":false}`, 200})
 	}
-	out = append(out, touch{"GET", "", "/api/keywright/v1/groups/{G}/clusters/c0", "", 200}, touch{"POST", "", "/api/keywright/v1/groups/{G}/clusters/c1:rotateMasterKey", "", 202})
+	out = append(out, touch{"GET", "", "/api/keywright/v1/groups/{G}/clusters/c0/drills", "", 200}, touch{"POST", "", "/api/keywright/v1/groups/{G}/clusters/c1:drill", `{"minutes":1}`, 409},
+		touch{"GET", "", "/api/keywright/v1/groups/{G}/clusters/c0", "", 200}, touch{"POST", "", "/api/keywright/v1/groups/{G}/clusters/c1:rotateMasterKey", "", 202})
 	const c = "/groups/{G}/clusters/c0"
 	for _, version := range []string{advanced, legacy} {
 		out = append(out, touch{"GET", version, "/groups/{G}/clusters", "", 200}, touch{"GET", version, c, "", 200}, touch{"PATCH", version, c, `{"tags":[{"key":"a","value":"b"}]}`, 200})

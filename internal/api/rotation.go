@@ -18,7 +18,10 @@ type clusterKeysBody struct {
 	EncryptionAtRestWith string         `json:"encryptionAtRestProvider"`
 	Nodes                []nodeKeyBody  `json:"nodes"`
 	Rotation             *rotationBody  `json:"masterKeyRotation"`
-	Links                []link         `json:"links"`
+	// Stopped says why custody has stopped the cluster, Drill is the newest drill.
+	Stopped string     `json:"stopped,omitempty"`
+	Drill   *drillBody `json:"drill"`
+	Links   []link     `json:"links"`
 }
 
 type nodeKeyBody struct {
@@ -59,7 +62,7 @@ type nodeRotationBody struct {
 func (c *call) clusterKeys(v rotation.View) clusterKeysBody {
 	out := clusterKeysBody{
 		ID: v.ID, GroupID: v.Project, Name: v.Name, StateName: v.State, EncryptionAtRestWith: v.Settings.EncryptionProvider,
-		Nodes: []nodeKeyBody{}, Rotation: rotationOf(v.Rotation), Links: c.self("groups", string(v.Project), "clusters", v.Name),
+		Nodes: []nodeKeyBody{}, Rotation: rotationOf(v.Rotation), Stopped: v.Stopped, Drill: newestDrill(v.Cluster, c.now()), Links: c.self("groups", string(v.Project), "clusters", v.Name),
 	}
 	for _, n := range v.Nodes {
 		b := nodeKeyBody{

@@ -11,8 +11,8 @@ import (
 const (
 	// MaxDrill is the longest a drill lasts.
 	MaxDrill = 5 * time.Minute
-	// drillLate is the age at which an order is dropped.
-	drillLate = time.Minute
+	// DrillLate is the age at which an order is dropped.
+	DrillLate = time.Minute
 	// keptDrills is how many are remembered. An order that is repeated after so many
 	// others is late.
 	keptDrills = 64
@@ -29,8 +29,8 @@ type Drill struct {
 	Ended time.Time     `json:"ended,omitzero"`
 	Start time.Duration `json:"start,omitempty"`
 	Until time.Duration `json:"until,omitempty"`
-	// Down and Up are the measured times: from the order until the cluster's processes
-	// were gone, and from the end until they served again; 0 if not measured.
+	// Down and Up are the measured times: from the order (Start) until the cluster's
+	// processes were gone, and from the end until they served again; 0 if not measured.
 	Down time.Duration `json:"down,omitempty"`
 	Up   time.Duration `json:"up,omitempty"`
 	// Stop is when the drill ended (Elapsed).
@@ -60,10 +60,13 @@ func (s State) beginDrill(e DrillOrdered, now Instant) State {
 	if s.drill() != nil {
 		return s // one at a time; the order is late when this one has ended
 	}
-	if e.Age > drillLate || e.For <= 0 || !s.MayStart() {
+	if s.Verdict == Valid && s.AwaitOK && e.Age <= DrillLate {
+		return s // just restarted: the order comes again, or grows late
+	}
+	if e.Age > DrillLate || e.For <= 0 || !s.MayStart() {
 		d.Ended = now.Wall
 	} else {
-		d.Began, d.Start, d.Until = now.Wall, now.Elapsed, now.Elapsed+min(e.For, MaxDrill)
+		d.Began, d.Start, d.Until = now.Wall, now.Elapsed-max(0, e.Age), now.Elapsed+min(e.For, MaxDrill)
 	}
 	kept := s.Drills[max(0, len(s.Drills)+1-keptDrills):]
 	s.Drills = append(slices.Clone(kept), d)
@@ -85,7 +88,7 @@ func (s State) measure(e DrillMeasured, now Instant) State {
 	}
 	s.Drills = slices.Clone(s.Drills)
 	d := &s.Drills[i]
-	if !e.Up && d.Down == 0 {
+	if !e.Up && d.Down == 0 && d.Ended.IsZero() {
 		d.Down = max(1, now.Elapsed-d.Start)
 	}
 	if e.Up && d.Up == 0 && !d.Ended.IsZero() {

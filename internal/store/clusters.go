@@ -106,6 +106,32 @@ type Cluster struct {
 	Ready time.Time `json:"ready,omitzero"`
 	// Rotation is the newest plan to rotate the master keys of the cluster's nodes.
 	Rotation *RotationPlan `json:"rotation,omitempty"`
+	// Drills are the newest rehearsals of a revocation, oldest first.
+	Drills []Drill `json:"drills,omitempty"`
+}
+
+// Drill is a rehearsal of a revocation with one cluster (key-plane rule 28).
+type Drill struct {
+	ID        string    `json:"id"`
+	By        string    `json:"by,omitempty"`
+	Requested time.Time `json:"requested"`
+	// For is how long it is to last.
+	For time.Duration `json:"for"`
+	// Hosts are those that had nodes of the cluster then, with what they have reported.
+	Hosts []DrillHost `json:"hosts"`
+}
+
+// DrillHost is one host's part in a drill.
+type DrillHost struct {
+	Host keys.HostID `json:"host"`
+	// Began is zero until the host has begun; Ended without it means that it dropped the
+	// order.
+	Began time.Time `json:"began,omitzero"`
+	Ended time.Time `json:"ended,omitzero"`
+	// Down is from the order until the last process was gone, Up from the end until all
+	// could be written to again; 0 if not measured (yet).
+	Down time.Duration `json:"down,omitempty"`
+	Up   time.Duration `json:"up,omitempty"`
 }
 
 // RotationPlan is one rotation of a cluster's master keys, node after node.

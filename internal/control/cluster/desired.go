@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/keywright/keywright/internal/agentlink"
@@ -187,7 +188,7 @@ func (s *Service) compose(tx *store.Tx, h store.Host) (agentlink.Desired, string
 }
 
 // newsworthy is what makes a new revision when it changes: all but passwords (their
-// users' revisions tell) and the ages of what validators said.
+// users' revisions tell), the ages of what validators said, and those of orders.
 func (s *Service) newsworthy(d agentlink.Desired) agentlink.Desired {
 	projects := make([]agentlink.Project, len(d.Projects))
 	for i, p := range d.Projects {
@@ -197,6 +198,10 @@ func (s *Service) newsworthy(d agentlink.Desired) agentlink.Desired {
 			users[j] = u
 		}
 		p.Users, p.Validators = users, s.cfg.Custody.Told(p.Validators)
+		p.Drills = slices.Clone(p.Drills)
+		for j := range p.Drills {
+			p.Drills[j].Age = 0
+		}
 		projects[i] = p
 	}
 	d.Projects = projects
@@ -228,6 +233,9 @@ func (s *Service) project(tx *store.Tx, id keys.ProjectID, host keys.HostID) (ag
 			}
 		}
 		if out.Validators, err = s.cfg.Custody.Evidence(tx, c, host); err != nil {
+			return out, err
+		}
+		if out.Drills, err = cmk.DrillOrders(tx, id, host); err != nil {
 			return out, err
 		}
 	}

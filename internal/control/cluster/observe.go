@@ -209,21 +209,35 @@ func (s *Service) bury(tx *store.Tx, pr store.Project, c store.Cluster, h health
 	return tx.Append(clusterEvent(tenant.System(), "CLUSTER_DELETED", pr, c, "Cluster %s was deleted.", c.Name))
 }
 
+// rehearsed tells whether a cluster is stopped by a drill only.
+func rehearsed(stopped string) bool { return strings.HasPrefix(stopped, agentlink.DrillText) }
+
+// markDrill marks the newest event of a cluster that is stopped by a drill only
+// (key-plane rule 28).
+func markDrill(c store.Cluster, events []audit.Event) {
+	if n := len(c.Drills); n > 0 && rehearsed(c.Stopped) {
+		e := &events[len(events)-1]
+		e.Data["drill"], e.Message = c.Drills[n-1].ID, agentlink.DrillText+": "+e.Message
+	}
+}
+
 // advance gives the events of the step that c takes; none means that nothing changed.
 func (s *Service) advance(tx *store.Tx, pr store.Project, c *store.Cluster, h health) (out []audit.Event) {
 	event := func(kind, format string, args ...any) {
 		out = append(out, clusterEvent(tenant.System(), kind, pr, *c, format, args...))
 	}
 	enter := func(state string) { c.State, c.StateSince = state, tx.Now() }
-	if h.stopped != "" && c.Stopped == "" {
+	if h.stopped != "" && (c.Stopped == "" || rehearsed(c.Stopped) && !rehearsed(h.stopped)) {
 		c.Stopped = h.stopped
 		event("CLUSTER_INSTANCE_DISABLED", "The processes of cluster %s are stopped: %s.", c.Name, h.stopped)
+		markDrill(*c, out)
 	}
 	if h.stopped == "" && c.Stopped != "" {
 		switch {
 		case h.settled:
-			c.Stopped = ""
 			event("CLUSTER_INSTANCE_ENABLED", "The processes of cluster %s are running again.", c.Name)
+			markDrill(*c, out)
+			c.Stopped = ""
 		case h.failed && c.State == Idle: // the key is back, and something else is wrong
 			c.Stopped = ""
 		}

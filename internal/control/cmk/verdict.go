@@ -165,6 +165,9 @@ func (s *Service) Report(tx *store.Tx, host keys.HostID, states []agentlink.Cust
 		if err := s.record(tx, c); err != nil {
 			return err
 		}
+		if err := followDrills(tx, c.Project, host, st.State.Drills); err != nil {
+			return err
+		}
 		if st.State.Alarm != before.Alarm && st.State.Alarm != "" {
 			if err := alarm(tx, c, host, st.State); err != nil {
 				return err
