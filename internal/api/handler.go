@@ -14,6 +14,7 @@ import (
 	"github.com/keywright/keywright/internal/apierr"
 	"github.com/keywright/keywright/internal/audit"
 	"github.com/keywright/keywright/internal/control/access"
+	"github.com/keywright/keywright/internal/control/alert"
 	"github.com/keywright/keywright/internal/control/cluster"
 	"github.com/keywright/keywright/internal/control/cmk"
 	"github.com/keywright/keywright/internal/control/escrow"
@@ -43,6 +44,8 @@ type Config struct {
 	Export *escrow.Service
 	// Inventory answers which customer keys are needed.
 	Inventory *inventory.Service
+	// Alert keeps alert configurations and alerts.
+	Alert *alert.Service
 	// Audit verifies the chain of events.
 	Audit Audit
 	// Build names the program's version.

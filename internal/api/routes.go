@@ -16,6 +16,7 @@ func routes() []route {
 		flex     = []string{"2024-11-13"}
 		get      = http.MethodGet
 		post     = http.MethodPost
+		put      = http.MethodPut
 		patch    = http.MethodPatch
 		del      = http.MethodDelete
 	)
@@ -100,6 +101,21 @@ func routes() []route {
 		{method: get, pattern: "/groups/{groupId}/accessList/{entryValue}", family: atlas, versions: v1, handle: getAccess},
 		{method: get, pattern: "/groups/{groupId}/accessList/{entryValue}/status", family: atlas, versions: v1, handle: getAccessStatus},
 		{method: del, pattern: "/groups/{groupId}/accessList/{entryValue}", family: atlas, versions: v1, handle: deleteAccess},
+
+		{method: get, pattern: "/alertConfigs/matchers/fieldNames", family: atlas, versions: v1, handle: matcherFieldNames},
+		{method: get, pattern: "/groups/{groupId}/alertConfigs", family: atlas, versions: v1, handle: listAlertConfigs},
+		{method: post, pattern: "/groups/{groupId}/alertConfigs", family: atlas, versions: v1, handle: createAlertConfig},
+		{method: get, pattern: "/groups/{groupId}/alertConfigs/{alertConfigId}", family: atlas, versions: v1, handle: getAlertConfig},
+		{method: put, pattern: "/groups/{groupId}/alertConfigs/{alertConfigId}", family: atlas, versions: v1, handle: replaceAlertConfig},
+		{method: patch, pattern: "/groups/{groupId}/alertConfigs/{alertConfigId}", family: atlas, versions: v1, handle: toggleAlertConfig},
+		{method: del, pattern: "/groups/{groupId}/alertConfigs/{alertConfigId}", family: atlas, versions: v1, handle: deleteAlertConfig},
+		{method: get, pattern: "/groups/{groupId}/alertConfigs/{alertConfigId}/alerts", family: atlas, versions: v1, handle: listConfigAlerts},
+		{method: get, pattern: "/groups/{groupId}/alerts", family: atlas, versions: v1, handle: listAlerts},
+		{method: get, pattern: "/groups/{groupId}/alerts/{alertId}", family: atlas, versions: v1, handle: getAlert},
+		{method: patch, pattern: "/groups/{groupId}/alerts/{alertId}", family: atlas, versions: []string{legacyVersion, "2024-05-30"}, handle: acknowledgeAlert},
+		{method: get, pattern: "/groups/{groupId}/alerts/{alertId}/alertConfigs", family: atlas, versions: v1, handle: listAlertConfigsOfAlert},
+		{method: post, pattern: "/groups/{groupId}/alertConfigs/{alertConfigId}:test", family: own, handle: testAlertConfig},
+		{method: get, pattern: "/groups/{groupId}/alertDeliveries", family: own, handle: listDeliveries},
 
 		{method: get, pattern: "/groups/{groupId}/encryptionAtRest", family: own, handle: getKeyStatus},
 		{method: post, pattern: "/groups/{groupId}/encryptionAtRest:tryAgain", family: own, handle: tryAgain},

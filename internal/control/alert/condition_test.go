@@ -24,8 +24,6 @@ func config(delays ...int) store.AlertConfig {
 	return c
 }
 
-const Group = "GROUP"
-
 func TestAnAlertOpensIsToldAndCloses(t *testing.T) {
 	c, newID := config(0, 10), ids()
 	found := []store.Finding{{Target: "h", Summary: "s", Remedy: "r"}}
