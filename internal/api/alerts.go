@@ -204,4 +204,3 @@ func testAlertConfig(c *call) (int, any, error) {
 func matcherFieldNames(*call) (int, any, error) {
 	return http.StatusOK, []string{alert.FieldCluster, alert.FieldHostname}, nil
 }
-

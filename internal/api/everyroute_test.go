@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/keywright/keywright/internal/api"
+	"github.com/keywright/keywright/internal/store"
 )
 
 // touch is one call of the tour below.
@@ -37,6 +38,14 @@ func tour(r *rig) []touch {
 		{"POST", legacy, "/groups/{G}/cloudProviderAccess", `{"providerName":"AWS"}`, 200}, {"GET", legacy, "/groups/{G}/cloudProviderAccess", "", 200},
 		{"GET", legacy, "/groups/{G}/cloudProviderAccess/{R}", "", 200},
 		{"PATCH", legacy, "/groups/{G}/cloudProviderAccess/{R}", `{"providerName":"AWS","iamAssumedRoleArn":"{ARN}"}`, 200},
+		{"GET", legacy, "/alertConfigs/matchers/fieldNames", "", 200}, {"GET", legacy, "/groups/{G}/alertConfigs", "", 200},
+		{"POST", legacy, "/groups/{G}/alertConfigs", `{"eventTypeName":"AWS_ENCRYPTION_KEY_NEEDS_ROTATION","enabled":true,"threshold":{"operator":"GREATER_THAN","threshold":30,"units":"DAYS"},"notifications":[` + groupNotification + `]}`, 201},
+		{"GET", legacy, "/groups/{G}/alertConfigs/{AC}", "", 200}, {"PUT", legacy, "/groups/{G}/alertConfigs/{AC}", `{"eventTypeName":"ENCRYPTION_AT_REST_KMS_NETWORK_ACCESS_DENIED","enabled":true,"notifications":[` + groupNotification + `]}`, 200},
+		{"PATCH", legacy, "/groups/{G}/alertConfigs/{AC}", `{"enabled":true}`, 200}, {"GET", legacy, "/groups/{G}/alertConfigs/{AC}/alerts", "", 200},
+		{"POST", "", "/api/keywright/v1/groups/{G}/alertConfigs/{AC}:test", "", 200}, {"GET", "", "/api/keywright/v1/groups/{G}/alertDeliveries", "", 200},
+		{"GET", legacy, "/groups/{G}/alerts?status=OPEN", "", 200}, {"GET", legacy, "/groups/{G}/alerts/{A}", "", 200}, {"GET", legacy, "/groups/{G}/alerts/{A}/alertConfigs", "", 200},
+		{"PATCH", legacy, "/groups/{G}/alerts/{A}", `{"acknowledgedUntil":"2099-01-01T00:00:00Z"}`, 200}, {"PATCH", "2024-05-30", "/groups/{G}/alerts/{A}", `{"unacknowledgeAlert":true}`, 200},
+		{"DELETE", legacy, "/groups/{G}/alertConfigs/{AC}", "", 204},
 		{"GET", legacy, "/groups/{G}/encryptionAtRest", "", 200}, {"PATCH", legacy, "/groups/{G}/encryptionAtRest", `{}`, 200},
 		{"GET", "", "/api/keywright/v1/groups/{G}/encryptionAtRest", "", 200}, {"POST", "", "/api/keywright/v1/groups/{G}/encryptionAtRest:tryAgain", "", 200},
 		{"GET", "", "/api/keywright/v1/groups/{G}/keyPolicy", "", 200}, {"PATCH", "", "/api/keywright/v1/groups/{G}/keyPolicy", `{"mode":"STOP"}`, 200},
@@ -89,7 +98,9 @@ func (r *rig) run(see func(touch, answer)) {
 	events := r.ok(200, "GET", legacy, "/groups/{G}/events", "").results()
 	orgEvents := r.ok(200, "GET", legacy, "/orgs/{O}/events", "").results()
 	spare := r.ok(200, "POST", legacy, "/orgs/{O}/apiKeys", `{"desc":"spare","roles":["ORG_MEMBER"]}`).body["id"].(string)
-	fill := strings.NewReplacer("{R}", role, "{K}", spare, "{ARN}", target.RoleARN, "{E}", events[0]["id"].(string), "{OE}", orgEvents[0]["id"].(string), "{G}", string(r.project), "{O}", string(r.Org))
+	configs := r.ok(200, "GET", legacy, "/groups/{G}/alertConfigs", "").results()
+	alert := r.raise()
+	fill := strings.NewReplacer("{A}", alert, "{AC}", configs[0]["id"].(string), "{R}", role, "{K}", spare, "{ARN}", target.RoleARN, "{E}", events[0]["id"].(string), "{OE}", orgEvents[0]["id"].(string), "{G}", string(r.project), "{O}", string(r.Org))
 	for _, c := range tour(r) {
 		c.path, c.body = fill.Replace(c.path), fill.Replace(c.body)
 		if !strings.HasPrefix(c.path, "/api") {
@@ -97,6 +108,18 @@ func (r *rig) run(see func(touch, answer)) {
 		}
 		see(c, r.ok(c.status, c.method, c.version, c.path, c.body))
 	}
+}
+
+const groupNotification = `{"typeName":"GROUP","intervalMin":60,"delayMin":0,"emailEnabled":true,"smsEnabled":false,"roles":["GROUP_OWNER"]}`
+
+// raise makes an alert of the project and gives its id.
+func (r *rig) raise() string {
+	r.T.Helper()
+	r.Must(r.Store.Tx(r.T.Context(), func(tx *store.Tx) error {
+		return tx.Raise(store.Finding{Project: r.project, Kind: "AWS_ENCRYPTION_KEY_INVALID", Summary: "s", Remedy: "r"})
+	}))
+	r.Must(r.Alert.Reconcile(r.T.Context()))
+	return r.ok(200, "GET", legacy, "/groups/{G}/alerts", "").results()[0]["id"].(string)
 }
 
 func TestEveryRouteIsTouched(t *testing.T) {

@@ -21,6 +21,7 @@ const spec = "../../../shared/reference/atlas-openapi.json"
 // statuses that the real service gives where its description says otherwise.
 var liveStatus = map[string]string{
 	"POST /groups": "200", "DELETE /groups/{groupId}": "204", "POST /groups/{groupId}/accessList": "200",
+	"POST /groups/{groupId}/alertConfigs": "200",
 }
 
 // knownToDiffer are places where the description does not fit the real service or
@@ -31,24 +32,14 @@ var knownToDiffer = regexp.MustCompile(`/(eventTypeName|resourceType|readPrefere
 
 // The answers of the whole tour are what the description says.
 func TestAnswersFollowTheDescription(t *testing.T) {
-	b, err := os.ReadFile(spec)
-	if errors.Is(err, fs.ErrNotExist) {
-		t.Skip("the OpenAPI description atlas-openapi.json is not beside the checkout")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	doc, err := openapi3.NewLoader().LoadFromData(b)
-	if err != nil {
-		t.Fatal(err)
-	}
+	doc := description(t)
 	r := newRig(t)
 	checked := 0
 	r.run(func(c touch, a answer) {
 		name := api.RouteOf(c.method, c.path)
 		pattern, ok := strings.CutPrefix(name, c.method+" "+v2)
-		if !ok || a.status >= 400 {
-			return
+		if !ok || a.status >= 400 || strings.Contains(pattern, "/alert") {
+			return // alerts have a test of their own
 		}
 		op := operation(doc, c.method, pattern)
 		if op == nil {
@@ -91,6 +82,23 @@ func TestAnswersFollowTheDescription(t *testing.T) {
 	if checked < 40 {
 		t.Errorf("only %d answers were checked", checked)
 	}
+}
+
+// description reads the published description.
+func description(t *testing.T) *openapi3.T {
+	t.Helper()
+	b, err := os.ReadFile(spec)
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Skip("the OpenAPI description atlas-openapi.json is not beside the checkout")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := openapi3.NewLoader().LoadFromData(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc
 }
 
 // reasons gives the findings without the schemas that they quote.

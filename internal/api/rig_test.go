@@ -71,7 +71,8 @@ func newRig(t *testing.T) *rig {
 	link, err := pki.LoadAuthority(pki.KindLink, certificate, private)
 	w.Must(err)
 	h := api.New(api.Config{Tenant: w.Tenant, Access: w.Access, CMK: w.CMK, Cluster: w.Cluster, Audit: w.Store, Network: w.Network,
-		Rotation: rotation.New(rotation.Config{Store: w.Store}), Export: escrow.New(w.Store, link), Inventory: inventory.New(w.Store), Build: "test", Now: r.clock.now})
+		Rotation: rotation.New(rotation.Config{Store: w.Store}), Export: escrow.New(w.Store, link), Inventory: inventory.New(w.Store), Alert: w.Alert,
+		Build: "test", Now: r.clock.now})
 	mux := http.NewServeMux() // as the server serves it
 	mux.Handle("/", h)
 	r.srv = httptest.NewServer(mux)

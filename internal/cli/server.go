@@ -13,6 +13,7 @@ import (
 func serverCommand() *cobra.Command {
 	var cfg server.Config
 	var source string
+	var mail mailFlags
 	c := &cobra.Command{
 		Use: "server", Short: "Run the control plane", Args: cobra.NoArgs,
 		Long: "Runs the control plane: the HTTP API, the listener for agents, and the reconcilers over the metadata store.\n" +
@@ -25,10 +26,18 @@ func serverCommand() *cobra.Command {
 			if cfg.SourceAddress, err = sourceAddress(source); err != nil {
 				return err
 			}
+			if err = mail.apply(&cfg); err != nil {
+				return err
+			}
 			cfg.Log = logger(c)
 			protect(cfg.Log)
 			cfg.API = func(s server.Services) http.Handler {
-				return api.New(api.Config{Tenant: s.Tenant, Access: s.Access, CMK: s.CMK, Cluster: s.Cluster, Rotation: s.Rotation, Export: s.Export, Inventory: s.Inventory, Audit: s.Store, Network: s.Network, Build: build(), Logger: cfg.Log})
+				return api.New(api.Config{
+					Tenant: s.Tenant, Access: s.Access, CMK: s.CMK, Cluster: s.Cluster, Rotation: s.Rotation, Export: s.Export,
+					Inventory: s.Inventory, Audit: s.Store, Network: s.Network,
+					Alert: s.Alert,
+					Build: build(), Logger: cfg.Log,
+				})
 			}
 			return server.Run(c.Context(), cfg)
 		},
@@ -48,5 +57,6 @@ func serverCommand() *cobra.Command {
 	f.StringVar(&cfg.Hostname, "hostname", "", "name of this machine, as customers see it beside its addresses (default: the machine's)")
 	f.StringVar(&cfg.InitFile, "init-file", "", "file with the first organization and its API key; read while there is none")
 	f.StringVar(&cfg.ReadyFile, "ready-file", "", "file that is written when everything listens")
+	mail.add(f, &cfg)
 	return c
 }

@@ -54,6 +54,17 @@ func (a authorities) pem(kind pki.Kind) []byte { return a[kind].CertificatePEM()
 
 func (a authorities) linkFingerprint() string { return pki.Fingerprint(a.pem(pki.KindLink)) }
 
+// ends gives when the authorities end.
+func (a authorities) ends() map[string]time.Time {
+	out := map[string]time.Time{}
+	for kind := range a {
+		if cert, err := pki.ParseCertificate(a.pem(kind)); err == nil {
+			out[string(kind)] = cert.NotAfter
+		}
+	}
+	return out
+}
+
 // serverKeeper keeps the control plane's own certificate of the agent link.
 func (a authorities) serverKeeper(ctx context.Context, file string, log *slog.Logger) (*pki.Keeper, error) {
 	return pki.OpenKeeper(ctx, pki.KeeperConfig{

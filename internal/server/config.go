@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/keywright/keywright/internal/control/access"
+	"github.com/keywright/keywright/internal/control/alert"
 	"github.com/keywright/keywright/internal/control/cluster"
 	"github.com/keywright/keywright/internal/control/cmk"
 	"github.com/keywright/keywright/internal/control/escrow"
@@ -56,6 +57,13 @@ type Config struct {
 	InitFile string
 	// ReadyFile, if set, is written when everything listens, and removed at the end.
 	ReadyFile string
+	// Mail sends alerts to people; nil: no mail. Recipients are the operator's addresses
+	// for what goes to people by role.
+	Mail       *alert.SMTP
+	Recipients []string
+	// PrivateHooks allows webhooks in private networks; those on loopback are possible
+	// when Listen is loopback.
+	PrivateHooks bool
 	// API makes the handler of everything but /healthz and /readyz.
 	API func(Services) http.Handler
 	// Provider replaces AWS; nil means awskms with the SDK's default chain.
@@ -80,6 +88,8 @@ type Services struct {
 	Export   *escrow.Service
 	// Inventory answers which customer keys are needed.
 	Inventory *inventory.Service
+	// Alert keeps alert configurations and alerts, and sends notifications.
+	Alert *alert.Service
 	// DatabaseCA is the certificate (PEM) that the databases' certificates come from.
 	DatabaseCA []byte
 	Log        *slog.Logger

@@ -17,6 +17,7 @@ import (
 
 	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/control/access"
+	"github.com/keywright/keywright/internal/control/alert"
 	"github.com/keywright/keywright/internal/control/cluster"
 	"github.com/keywright/keywright/internal/control/cmk"
 	"github.com/keywright/keywright/internal/control/escrow"
@@ -118,6 +119,9 @@ func assemble(ctx context.Context, cfg Config) (p *plane, err error) {
 	if p.services.Network, err = p.network(); err != nil {
 		return p, err
 	}
+	if p.services.Alert, err = newAlerts(cfg, st, p.cas); err != nil {
+		return p, err
+	}
 	if cfg.InitFile != "" {
 		in, err := ReadInit(cfg.InitFile)
 		if err != nil {
@@ -165,6 +169,21 @@ func (p *plane) network() (*network.Service, error) {
 	return network.New(cfg), nil
 }
 
+// newAlerts makes the service of alerts. Webhooks on this machine are possible while the
+// API is for this machine only.
+func newAlerts(cfg Config, st *store.Store, cas authorities) (*alert.Service, error) {
+	out := alert.Config{
+		Store: st, Log: cfg.Log, Authorities: cas.ends(), Recipients: cfg.Recipients, LocalHooks: loopback(cfg.Listen), PrivateHooks: cfg.PrivateHooks,
+	}
+	if cfg.Mail != nil {
+		if err := cfg.Mail.Check(); err != nil {
+			return nil, err
+		}
+		out.Mail = cfg.Mail
+	}
+	return alert.New(out)
+}
+
 func (p *plane) close() {
 	for i := len(p.closers) - 1; i >= 0; i-- {
 		if err := p.closers[i](); err != nil && !errors.Is(err, net.ErrClosed) {
@@ -190,6 +209,7 @@ func (p *plane) run(ctx context.Context) error {
 	start("addresses", p.services.Network.Run)
 	start("rotations", p.services.Rotation.Run)
 	start("roles", func(ctx context.Context) error { return p.services.Access.Run(ctx, p.cfg.Log) })
+	start("alerts", p.services.Alert.Run)
 	start("link certificate", p.keeper.Run)
 	start("platform identity", p.learnIdentity)
 	linkTLS, err := pki.ServerTLS(p.keeper, pki.KindLink, p.cas.pem(pki.KindLink), true)

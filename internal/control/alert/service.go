@@ -49,7 +49,8 @@ type Service struct {
 }
 
 // New makes the service. Alerts follow their conditions while Run does.
-func New(cfg Config) *Service {
+// Recipients that are no mail addresses are an error.
+func New(cfg Config) (*Service, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -59,9 +60,14 @@ func New(cfg Config) *Service {
 	if cfg.Every == 0 {
 		cfg.Every = 15 * time.Second
 	}
+	for _, r := range cfg.Recipients {
+		if !plainAddress(r) {
+			return nil, fmt.Errorf("%q is no mail address", r)
+		}
+	}
 	s := &Service{cfg: cfg, st: cfg.Store, log: cfg.Log, tested: map[keys.ProjectID]time.Time{}}
 	s.hooks = hookClient(cfg.LocalHooks, cfg.PrivateHooks)
-	return s
+	return s, nil
 }
 
 // Run keeps alerts and sends their messages until ctx ends.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/keywright/keywright/internal/audit"
 	"github.com/keywright/keywright/internal/control/access"
+	"github.com/keywright/keywright/internal/control/alert"
 	"github.com/keywright/keywright/internal/control/cluster"
 	"github.com/keywright/keywright/internal/control/cmk"
 	"github.com/keywright/keywright/internal/control/network"
@@ -34,6 +35,7 @@ type World struct {
 	Access   *access.Service
 	CMK      *cmk.Service
 	Cluster  *cluster.Service
+	Alert    *alert.Service
 	Network  *network.Service
 	// Egress are the addresses from which the control plane calls AWS.
 	Egress []string
@@ -69,6 +71,8 @@ func (w *World) open() {
 	w.Network = network.New(network.Config{
 		Store: st, Hostname: "control", Region: kmstest.Region, Ask: cmk.Ask, Addresses: func(context.Context) []string { return w.Egress },
 	})
+	w.Alert, err = alert.New(alert.Config{Store: st, LocalHooks: true})
+	w.Must(err)
 	w.stop = func() {}
 }
 
