@@ -183,7 +183,7 @@ func (s *Service) tellProject(tx *store.Tx, project keys.ProjectID) error {
 		return err
 	}
 	if !c.Enabled {
-		return tx.DeleteProjectNetwork(project)
+		return s.forget(tx, project)
 	}
 	told, err := tx.ProjectNetwork(project)
 	if err != nil {
@@ -196,8 +196,8 @@ func (s *Service) tellProject(tx *store.Tx, project keys.ProjectID) error {
 	if err := tx.PutProjectNetwork(next); err != nil {
 		return err
 	}
-	if len(happened) == 0 {
-		return nil
+	if err := alert(tx, told, next); err != nil || len(happened) == 0 {
+		return err
 	}
 	pr, err := tx.Project(project)
 	if err != nil {
@@ -220,6 +220,62 @@ func (s *Service) tellProject(tx *store.Tx, project keys.ProjectID) error {
 	return nil
 }
 
+// forget drops what was told of a project whose key management is off.
+func (s *Service) forget(tx *store.Tx, project keys.ProjectID) error {
+	told, err := tx.ProjectNetwork(project)
+	if err != nil {
+		return err
+	}
+	if err := alert(tx, told, store.ProjectNetwork{Project: project}); err != nil {
+		return err
+	}
+	return tx.DeleteProjectNetwork(project)
+}
+
+// findingChanged is the kind of the alert for a change that waits.
+const findingChanged = "KMS_CALLER_ADDRESSES_CHANGED"
+
+// alert raises what waits now and clears what does not wait any more.
+func alert(tx *store.Tx, told, next store.ProjectNetwork) error {
+	target := func(h keys.HostID) string {
+		if h == "" {
+			return "control plane"
+		}
+		return string(h)
+	}
+	waits := map[keys.HostID]bool{}
+	for _, c := range next.Changes {
+		if !c.Confirmed.IsZero() {
+			continue
+		}
+		waits[c.Holder] = true
+		if err := tx.Raise(store.Finding{
+			Project: next.Project, Kind: findingChanged, Target: target(c.Holder), Summary: whatChanged(c), Since: c.Changed, Host: c.Holder, Hostname: c.Hostname,
+			Remedy: "If the policies of the role or the key are restricted to addresses, allow " + list(c.New) +
+				" there: GET networkAccess has the statement with all addresses. Otherwise acknowledge the change.",
+		}); err != nil {
+			return err
+		}
+	}
+	for _, c := range told.Changes {
+		if c.Confirmed.IsZero() && !waits[c.Holder] {
+			if err := tx.Clear(next.Project, findingChanged, target(c.Holder)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// whatChanged is one sentence about a change.
+func whatChanged(c store.AddressChange) string {
+	who := nameOf(c.Holder, c.Hostname)
+	if len(c.Old) == 0 {
+		return who + " uses the project's key now and calls AWS from " + list(c.New) + "."
+	}
+	return who + " calls AWS from " + list(c.New) + " now, not from " + list(c.Old) + " any more."
+}
+
 // event tells of a happening, with the statement as it is now.
 func event(pr store.Project, h happening, v View) audit.Event {
 	who := nameOf(h.holder, h.change.Hostname)
@@ -236,16 +292,11 @@ func event(pr store.Project, h happening, v View) audit.Event {
 	set("statement", string(v.Statements.RolePolicy))
 	set("reason", string(h.reason))
 	set("keyArn", v.KeyARN)
-	const put = "If the policies of the role or the key are restricted to addresses, they must allow "
 	switch h.kind {
 	case changed:
 		e.Type = "KMS_ADDRESSES_CHANGED"
 		e.Data["alarm"] = "true"
-		if len(h.change.Old) == 0 {
-			e.Message = fmt.Sprintf("%s uses the project's key now and calls AWS from %s. %s%s.", who, list(h.change.New), put, list(v.Addresses))
-		} else {
-			e.Message = fmt.Sprintf("%s calls AWS from %s now, not from %s any more. %s%s.", who, list(h.change.New), list(h.change.Old), put, list(v.Addresses))
-		}
+		e.Message = whatChanged(h.change) + " If the policies of the role or the key are restricted to addresses, they must allow " + list(v.Addresses) + "."
 	case left:
 		e.Type = "KMS_ADDRESSES_CHANGED"
 		e.Message = fmt.Sprintf("%s does not use the project's key any more: for its sake the policies need not allow %s.", who, list(h.change.Old))

@@ -124,6 +124,8 @@ func (s *Service) Acknowledge(ctx context.Context, p tenant.Principal, project k
 		if err != nil {
 			return err
 		}
+		told := n
+		n.Changes = slices.Clone(n.Changes)
 		waited := false
 		for i, c := range n.Changes {
 			if !c.Confirmed.IsZero() {
@@ -138,7 +140,7 @@ func (s *Service) Acknowledge(ctx context.Context, p tenant.Principal, project k
 			}
 		}
 		if waited {
-			if err := tx.PutProjectNetwork(n); err != nil {
+			if err := errors.Join(tx.PutProjectNetwork(n), alert(tx, told, n)); err != nil {
 				return err
 			}
 		}

@@ -26,12 +26,14 @@ type Agent struct {
 	Last  agentlink.Desired
 	// Holdings are the customer keys that it says its wraps are under.
 	Holdings []agentlink.KeyHolding
-	ports    int
+	// Egress are the addresses from which it calls AWS.
+	Egress []string
+	ports  int
 }
 
 // NewAgent makes an agent of a host.
 func NewAgent(host keys.HostID) *Agent {
-	return &Agent{Host: host, Nodes: map[keys.NodeID]agentlink.NodeStatus{}, Buried: map[keys.NodeID]bool{}, Holdings: []agentlink.KeyHolding{}, Verdict: custody.Valid, ports: 27100}
+	return &Agent{Host: host, Nodes: map[keys.NodeID]agentlink.NodeStatus{}, Buried: map[keys.NodeID]bool{}, Holdings: []agentlink.KeyHolding{}, Verdict: custody.Valid, Egress: []string{"192.0.2.7"}, ports: 27100}
 }
 
 // Take takes a desired state over.
@@ -63,7 +65,7 @@ func (a *Agent) Take(d agentlink.Desired) {
 
 // Status is what it reports.
 func (a *Agent) Status() agentlink.Status {
-	s := agentlink.Status{Version: agentlink.Version, Revision: a.Revision, KMIPAddress: "127.0.0.1:5696", EgressAddresses: []string{"192.0.2.7"}, Holdings: a.Holdings}
+	s := agentlink.Status{Version: agentlink.Version, Revision: a.Revision, KMIPAddress: "127.0.0.1:5696", EgressAddresses: a.Egress, Holdings: a.Holdings}
 	for _, id := range slices.Sorted(maps.Keys(a.Nodes)) {
 		s.Nodes = append(s.Nodes, a.Nodes[id])
 	}
@@ -74,6 +76,10 @@ func (a *Agent) Status() agentlink.Status {
 		}
 		st := custody.NewState(custody.Policy{Interval: time.Duration(p.CustomerKey.Interval)}, p.CustomerKey.Generation, custody.Instant{Wall: time.Now()})
 		st.Verdict, st.Reason = a.Verdict, a.Reason
+		st.LastRun, st.LastOutcome = time.Now(), kms.Revoked
+		if a.Verdict == custody.Valid {
+			st.LastOutcome = kms.OK
+		}
 		s.Custody = append(s.Custody, agentlink.CustodyStatus{Project: p.ID, State: st, Validate: p.Validate})
 	}
 	return s
