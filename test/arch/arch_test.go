@@ -40,7 +40,7 @@ var neighbours = map[string][]string{
 	"control/access":      {"store", "control/tenant"},
 	"control/cmk":         {"store", "control/tenant", "control/access"},
 	"control/cluster":     {"store", "control/tenant", "control/cmk"},
-	"control/network":     {"store", "control/tenant"},
+	"control/network":     {"store", "control/tenant", "policydoc"},
 	"control/rotation":    {"store", "control/tenant"},
 	"control/escrow":      {"store", "control/tenant"},
 	"control/inventory":   {"store", "control/tenant"},

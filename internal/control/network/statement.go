@@ -3,7 +3,10 @@ package network
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
+
+	"github.com/keywright/keywright/internal/policydoc"
 )
 
 // Statements are what a customer puts into policies so that exactly the given addresses
@@ -19,46 +22,33 @@ type Statements struct {
 	TrustCondition json.RawMessage
 }
 
-type statement struct {
-	Sid       string            `json:"Sid"`
-	Effect    string            `json:"Effect"`
-	Principal map[string]string `json:"Principal,omitempty"`
-	Action    []string          `json:"Action"`
-	Resource  string            `json:"Resource"`
-	Condition condition         `json:"Condition"`
-}
-
-type condition map[string]map[string]any
-
-const sourceIP = "aws:SourceIp"
-
-// statements builds them. A call through a VPC endpoint has no aws:SourceIp, and a
-// negated condition is true without its key: Null keeps the denial to calls that have
-// one (aws-kms 5.4). Without addresses there is nothing to allow, hence nothing to say.
+// statements builds them (aws-kms 5.4). Without addresses there is nothing to allow,
+// hence nothing to say.
 func statements(roleARN, keyARN string, addresses []string) (Statements, error) {
 	if len(addresses) == 0 {
 		return Statements{}, nil
 	}
-	deny := statement{
-		Sid: "KeywrightAddresses", Effect: "Deny", Action: []string{"kms:DescribeKey", "kms:Encrypt", "kms:Decrypt"}, Resource: keyARN,
-		Condition: condition{"NotIpAddress": {sourceIP: addresses}, "Null": {sourceIP: "false"}},
-	}
-	inKey := deny
-	inKey.Resource, inKey.Principal = "*", map[string]string{"AWS": roleARN}
-	var out Statements
-	for _, x := range []struct {
-		to   *json.RawMessage
-		from any
-	}{
-		{&out.RolePolicy, deny}, {&out.KeyPolicy, inKey}, {&out.TrustCondition, condition{"IpAddress": {sourceIP: addresses}}},
-	} {
-		b, err := json.Marshal(x.from)
+	blocks := make([]netip.Prefix, 0, len(addresses))
+	for _, a := range addresses {
+		p, err := netip.ParsePrefix(a)
 		if err != nil {
-			return Statements{}, fmt.Errorf("encode statement: %w", err)
+			ip, err := netip.ParseAddr(a)
+			if err != nil {
+				return Statements{}, fmt.Errorf("read address: %w", err)
+			}
+			p = netip.PrefixFrom(ip, ip.BitLen())
 		}
-		*x.to = b
+		blocks = append(blocks, p)
 	}
-	return out, nil
+	inRole := policydoc.DenyElsewhere(blocks)
+	inKey := inRole
+	inRole.Resource = policydoc.Values{keyARN}
+	inKey.Resource, inKey.Principal = policydoc.Values{"*"}, &policydoc.Principal{AWS: roleARN}
+	trust, err := json.Marshal(policydoc.AllowFromAddresses(blocks))
+	if err != nil {
+		return Statements{}, fmt.Errorf("encode condition: %w", err)
+	}
+	return Statements{RolePolicy: json.RawMessage(inRole.Compact()), KeyPolicy: json.RawMessage(inKey.Compact()), TrustCondition: trust}, nil
 }
 
 // union gives all addresses, sorted, each once.
