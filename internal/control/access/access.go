@@ -179,7 +179,15 @@ func NotFound(id keys.RoleID) error {
 func withUsages(tx *store.Tx, r store.AccessRole) (Role, error) {
 	out := Role{AccessRole: r}
 	c, err := tx.KeyConfig(r.Project)
-	if err == nil && c.Enabled && c.Role == r.ID {
+	if err != nil {
+		return out, err
+	}
+	used := c.Enabled && c.Role == r.ID
+	changes, err := tx.KeyChanges(r.Project)
+	for _, x := range changes { // what is prepared, and what wraps are kept for
+		used = used || x.Staged() && x.Candidate.Role == r.ID || x.State == store.ChangeCommitted && x.Previous.Role == r.ID
+	}
+	if used {
 		out.Usages = append(out.Usages, FeatureEncryptionAtRest)
 	}
 	return out, err
@@ -198,7 +206,7 @@ func (s *Service) Deauthorize(ctx context.Context, p tenant.Principal, project k
 			return err
 		}
 		if len(r.Usages) > 0 {
-			return inUse(id, "switch the project's encryption at rest off, or to another role, first")
+			return inUse(id, "switch the project's encryption at rest off, or to another role, first; after a change the role before is kept 30 days for a rollback")
 		}
 		if err := tx.DeleteRole(project, id); err != nil {
 			return err

@@ -216,21 +216,11 @@ func (s *Service) project(tx *store.Tx, id keys.ProjectID, host keys.HostID) (ag
 	}
 	out.Validate = c.Validate
 	if c.Enabled {
-		role, err := tx.Role(id, c.Role)
-		if err != nil {
+		if out.CustomerKey, err = s.customerKey(tx, c); err != nil {
 			return out, err
 		}
-		kmsEndpoint, stsEndpoint := s.cfg.Custody.Endpoints()
-		policy := s.cfg.Custody.Policy(c)
-		out.CustomerKey = &agentlink.CustomerKey{
-			Generation: c.Generation, RoleARN: role.ARN, ExternalID: role.ExternalID, KeyARN: c.KeyARN, Region: cmk.AWSRegion(c.Region),
-			Probe: c.Probe, ProbeSHA256: c.ProbeSHA256, Interval: agentlink.Duration(policy.Interval),
-			KMSEndpoint: kmsEndpoint, STSEndpoint: stsEndpoint,
-		}
-		if policy.Mode != custody.ModeStop || policy.UnreachableLimit != 0 {
-			out.CustomerKey.Policy = agentlink.KeyPolicy{
-				Mode: policy.Mode, Grace: agentlink.Duration(policy.Grace), UnreachableLimit: agentlink.Duration(policy.UnreachableLimit),
-			}
+		if err := s.staged(tx, &out); err != nil {
+			return out, err
 		}
 		if out.Validators, err = s.cfg.Custody.Evidence(tx, c, host); err != nil {
 			return out, err
@@ -241,6 +231,53 @@ func (s *Service) project(tx *store.Tx, id keys.ProjectID, host keys.HostID) (ag
 	}
 	out.Users, err = s.users(tx, id)
 	return out, err
+}
+
+// customerKey is a configuration as hosts are told it.
+func (s *Service) customerKey(tx *store.Tx, c store.KeyConfig) (*agentlink.CustomerKey, error) {
+	role, err := tx.Role(c.Project, c.Role)
+	if err != nil {
+		return nil, err
+	}
+	kmsEndpoint, stsEndpoint := s.cfg.Custody.Endpoints()
+	policy := s.cfg.Custody.Policy(c)
+	out := &agentlink.CustomerKey{
+		Generation: c.Generation, RoleARN: role.ARN, ExternalID: role.ExternalID, KeyARN: c.KeyARN, Region: cmk.AWSRegion(c.Region),
+		Probe: c.Probe, ProbeSHA256: c.ProbeSHA256, Interval: agentlink.Duration(policy.Interval),
+		KMSEndpoint: kmsEndpoint, STSEndpoint: stsEndpoint,
+	}
+	if policy.Mode != custody.ModeStop || policy.UnreachableLimit != 0 {
+		out.Policy = agentlink.KeyPolicy{
+			Mode: policy.Mode, Grace: agentlink.Duration(policy.Grace), UnreachableLimit: agentlink.Duration(policy.UnreachableLimit),
+		}
+	}
+	return out, nil
+}
+
+// staged adds what is prepared, kept and to be dropped beside the configuration in force.
+func (s *Service) staged(tx *store.Tx, out *agentlink.Project) error {
+	st, err := s.cfg.Custody.Staged(tx, out.ID)
+	if err != nil {
+		return err
+	}
+	if st.Candidate != nil {
+		k, err := s.customerKey(tx, *st.Candidate)
+		if err != nil {
+			return err
+		}
+		out.Candidate = &agentlink.Candidate{CustomerKey: *k, Paused: st.Paused}
+	}
+	for _, c := range st.Retained {
+		k, err := s.customerKey(tx, c)
+		if err != nil {
+			return err
+		}
+		out.Retained = append(out.Retained, *k)
+	}
+	for _, d := range st.Drops {
+		out.Dropped = append(out.Dropped, agentlink.WrapDrop(d))
+	}
+	return nil
 }
 
 // users gives a project's database users. One that is limited to clusters which do

@@ -11,6 +11,7 @@ import (
 
 	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/apierr"
+	"github.com/keywright/keywright/internal/control/cmk"
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/custody"
 	"github.com/keywright/keywright/internal/keys"
@@ -43,6 +44,10 @@ type Custody interface {
 	Evidence(tx *store.Tx, c store.KeyConfig, host keys.HostID) ([]custody.Evidence, error)
 	Told(all []custody.Evidence) []custody.Evidence
 	Endpoints() (kmsEndpoint, stsEndpoint string)
+	// Staged is what is prepared, kept and to be dropped beside the configuration in force;
+	// Unwanted tells whether a wrap was ordered to be dropped.
+	Staged(tx *store.Tx, project keys.ProjectID) (cmk.Staged, error)
+	Unwanted(tx *store.Tx, w agentlink.EscrowedWrap) (bool, error)
 }
 
 // Config is what the service needs.

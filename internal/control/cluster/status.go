@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -290,6 +291,10 @@ func (s *Service) forgetRefusals(tx *store.Tx, host keys.HostID) error {
 }
 
 func (s *Service) escrow(tx *store.Tx, host keys.HostID, wraps []agentlink.EscrowedWrap) error {
+	// Of the wraps of a key the newest comes first: one that was ordered to be dropped is
+	// left out only where another one opens the key.
+	wraps = slices.Clone(wraps)
+	slices.SortStableFunc(wraps, func(a, b agentlink.EscrowedWrap) int { return cmp.Compare(b.Generation, a.Generation) })
 	for _, w := range wraps {
 		if w.State == keys.StateDestroyed {
 			if err := s.destroyed(tx, host, w); err != nil {
@@ -306,6 +311,12 @@ func (s *Service) escrow(tx *store.Tx, host keys.HostID, wraps []agentlink.Escro
 		}
 		if err := roomFor(tx, n, w.Key); err != nil {
 			return err
+		}
+		if unwanted, err := s.cfg.Custody.Unwanted(tx, w); err != nil || unwanted {
+			if err != nil {
+				return err
+			}
+			continue
 		}
 		err = tx.PutEscrow(store.EscrowedWrap{
 			Key: w.Key, Generation: w.Generation, Revision: w.Revision, Node: w.Node, Host: host, Project: w.Project, Cluster: w.Cluster,

@@ -45,11 +45,12 @@ func (s *Service) runner(project keys.ProjectID) *runner {
 	return s.loops[project]
 }
 
-// Run keeps one custody loop per project with key management, until ctx ends; it
-// waits for all of them.
+// Run keeps one custody loop per project with key management, and moves changes of
+// keys on, until ctx ends; it waits for all of them.
 func (s *Service) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	wg.Go(func() { s.runChanges(ctx) })
 	t := time.NewTicker(tick)
 	defer t.Stop()
 	for {

@@ -43,6 +43,7 @@ type Service struct {
 	probers map[keys.ProjectID]*prober
 	loops   map[keys.ProjectID]*runner
 	words   map[source]word
+	trials  map[keys.ProjectID]trial
 	// born is when this process began to listen (boot-time clock); crowd is rule 10.
 	born  time.Duration
 	crowd atomic.Bool
@@ -59,7 +60,7 @@ func New(cfg Config) *Service {
 	s := &Service{
 		cfg: cfg, st: cfg.Store, policy: custody.Policy{Interval: cfg.Interval}.Normal(), log: cfg.Log,
 		changes: map[keys.ProjectID]*sync.Mutex{}, probers: map[keys.ProjectID]*prober{}, loops: map[keys.ProjectID]*runner{},
-		words: map[source]word{},
+		words: map[source]word{}, trials: map[keys.ProjectID]trial{},
 	}
 	s.born = s.clock()
 	return s
@@ -84,6 +85,15 @@ type View struct {
 	Verdict store.Verdict
 	// Validators are the custody states that the verdict comes from.
 	Validators []Validator
+	// Requested is what was asked for last: the candidate of a change that is being
+	// prepared, else the configuration in force, which KeyConfig is.
+	Requested store.KeyConfig
+	// Change is the newest change that needed preparation; nil if there never was one.
+	Change *store.KeyChange
+	// Retained is the change whose configuration before can be rolled back to.
+	Retained *store.KeyChange
+	// Hosts keep keys of the project.
+	Hosts []HostProgress
 }
 
 // Deadline is when the first validator's GRACE ends; zero if none is in GRACE.
@@ -150,8 +160,11 @@ func (s *Service) Peek(ctx context.Context, p tenant.Principal, project keys.Pro
 
 func (s *Service) view(tx *store.Tx, project keys.ProjectID) (View, error) {
 	c, err := tx.KeyConfig(project)
-	out := View{KeyConfig: c}
+	out := View{KeyConfig: c, Requested: c}
 	if err != nil || !c.Enabled {
+		return out, err
+	}
+	if err := s.viewChanges(tx, &out); err != nil {
 		return out, err
 	}
 	out.Verdict, out.Validators, err = s.combine(tx, c)

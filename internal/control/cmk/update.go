@@ -24,7 +24,9 @@ var errMoved = errors.New("the configuration changed meanwhile")
 // ENCRYPTION_AT_REST_PROVIDER_NOT_SUPPORTED, AWS_KMS_CREDENTIALS_AUTH_DEPRECATED,
 // FEATURE_UNSUPPORTED, CLOUD_PROVIDER_ACCESS_ROLE_NOT_FOUND,
 // CLOUD_PROVIDER_ACCESS_ROLE_NOT_AUTHORIZED, those of refusal (a run that was not
-// OK), ENCRYPTION_AT_REST_KEY_IN_USE, CANNOT_DISABLE_ENCRYPTION_AT_REST.
+// OK), ENCRYPTION_AT_REST_CHANGE_IN_PROGRESS, ENCRYPTION_AT_REST_KEY_NOT_READABLE,
+// CANNOT_DISABLE_ENCRYPTION_AT_REST. Where keys are kept under the key in force, what
+// was asked for is prepared on the hosts first, and the answer shows it as requested.
 func (s *Service) Update(ctx context.Context, p tenant.Principal, project keys.ProjectID, patch Patch) (View, error) {
 	if err := s.st.View(ctx, func(tx *store.Tx) error {
 		_, err := tenant.RequireKeyOwner(tx, p, project)
@@ -64,8 +66,21 @@ func (s *Service) update(ctx context.Context, p tenant.Principal, project keys.P
 		if old, err = tx.KeyConfig(project); err != nil {
 			return err
 		}
-		if next, changed, err = patch.apply(old); err != nil || !changed {
+		changes, err := tx.KeyChanges(project)
+		if err != nil {
 			return err
+		}
+		base, staged := old, store.KeyChange{}
+		staged, inProgress := stagedIn(changes)
+		if inProgress { // what is not sent keeps the value that was asked for last
+			base = staged.Candidate
+			base.SearchNodes = old.SearchNodes
+		}
+		if next, changed, err = patch.apply(base); err != nil || !changed {
+			return err
+		}
+		if inProgress {
+			return changeInProgress(staged)
 		}
 		role, err = usableRole(tx, project, next.Role)
 		return err
@@ -74,14 +89,121 @@ func (s *Service) update(ctx context.Context, p tenant.Principal, project keys.P
 		return err
 	}
 	if !changed {
-		return s.settings(ctx, p, old, next)
+		return s.settings(ctx, p, old, next.SearchNodes)
 	}
 	result, refusal := s.validate(ctx, old, next, role)
 	if refusal != nil {
 		return s.refuse(ctx, p, project, old, refusal)
 	}
 	next.KeyARN, next.Probe, next.ProbeSHA256 = result.Key.ARN, result.Probe.Ciphertext, result.Probe.Digest
-	return s.commit(ctx, p, old, next, role, result)
+	return s.stageOrCommit(ctx, p, candidate{config: next, role: role, result: result}, old)
+}
+
+// candidate is a configuration whose run was OK.
+type candidate struct {
+	config   store.KeyConfig
+	role     store.AccessRole
+	result   kms.Result
+	rollback bool
+}
+
+// stageOrCommit puts a validated candidate in force, at once if no key is kept under
+// the configuration before, or if it opens what that one wrapped by the same role.
+func (s *Service) stageOrCommit(ctx context.Context, p tenant.Principal, c candidate, old store.KeyConfig) error {
+	var stage bool
+	if err := s.st.View(ctx, func(tx *store.Tx) (err error) {
+		stage, err = needsStaging(tx, old, c.config)
+		return err
+	}); err != nil {
+		return err
+	}
+	if !stage {
+		return s.commit(ctx, p, old, c)
+	}
+	via, why := false, (*apierr.Error)(nil)
+	if !c.rollback && !keys.SameKey(old.KeyARN, c.config.KeyARN) {
+		if via, why = s.readable(ctx, old, c); why != nil {
+			return s.refuse(ctx, p, old.Project, old, why)
+		}
+	}
+	var begun store.KeyChange
+	err := s.st.Tx(ctx, func(tx *store.Tx) error {
+		pr, now, err := s.proceed(tx, p, old, c)
+		if err != nil {
+			return err
+		}
+		if now.SearchNodes != c.config.SearchNodes {
+			now.SearchNodes = c.config.SearchNodes
+			if err := tx.PutKeyConfig(now); err != nil {
+				return err
+			}
+		}
+		begun, err = s.begin(tx, p, pr, now, store.KeyChange{Candidate: carry(c.config, now), Rollback: c.rollback, ViaCandidate: via})
+		return err
+	})
+	if err == nil { // the run that was just made proves the candidate
+		s.setTrial(old.Project, trial{generation: begun.Generation, proven: true, next: s.clock() + s.Policy(begun.Candidate).C()})
+	}
+	return err
+}
+
+// needsStaging tells whether kept keys must be proven for a candidate before it is in
+// force. Another region of the same multi-Region key, by the same role, opens them as
+// the stored probe showed (key-plane rule 25).
+func needsStaging(tx *store.Tx, old, next store.KeyConfig) (bool, error) {
+	if !old.Enabled || keys.SameKey(old.KeyARN, next.KeyARN) && old.Role == next.Role {
+		return false, nil
+	}
+	using, err := clustersWithKey(tx, next.Project)
+	if err != nil || len(using) > 0 {
+		return true, err
+	}
+	all, err := kept(tx, next.Project)
+	return len(all) > 0, err
+}
+
+// readable makes sure that the key in force still opens what it wrapped, through its own
+// role or through the candidate's (key-plane rule 24): without that nothing could be
+// wrapped anew. While the verdict is VALID nothing is asked.
+func (s *Service) readable(ctx context.Context, old store.KeyConfig, c candidate) (viaCandidate bool, why *apierr.Error) {
+	var v store.Verdict
+	var own store.AccessRole
+	if err := s.st.View(ctx, func(tx *store.Tx) (err error) {
+		if v, err = tx.Verdict(old.Project); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		own, err = tx.Role(old.Project, old.Role)
+		return err
+	}); err != nil {
+		return false, apierr.New(503, "SERVICE_UNAVAILABLE", "The configuration could not be read, nothing was changed.").Because(err)
+	}
+	if custody.Verdict(v.Kind) == custody.Valid {
+		return false, nil
+	}
+	in := kms.RunInput{
+		Target: s.target(old, own, old.KeyARN), Context: keys.ProbeContext(s.st.Deployment(), old.Project).Map(),
+		Stored: kms.Probe{Ciphertext: old.Probe, Digest: old.ProbeSHA256},
+	}
+	first := kms.OpenProbe(ctx, s.cfg.Provider, in)
+	if first == nil {
+		return false, nil
+	}
+	through := old
+	through.Role = c.config.Role
+	in.Target = s.target(through, c.role, old.KeyARN)
+	if kms.OpenProbe(ctx, s.cfg.Provider, in) == nil {
+		return true, nil
+	}
+	return false, apierr.Conflict("ENCRYPTION_AT_REST_KEY_NOT_READABLE",
+		"The key in force, %s, cannot be read now, neither through its own role nor through %s, so the kept keys cannot be wrapped anew; nothing was changed. Make it usable again, or let the new role use it too (kms:Decrypt), until the change is complete. (%s) %s",
+		old.KeyARN, c.role.ARN, first.Detail(), first.Remedy).With(old.KeyID).Because(first)
+}
+
+// changeInProgress refuses another change.
+func changeInProgress(c store.KeyChange) *apierr.Error {
+	return apierr.Conflict("ENCRYPTION_AT_REST_CHANGE_IN_PROGRESS",
+		"A change to the key %s is %s since %s; nothing was changed. Wait until it is complete (GET /api/keywright/v1/groups/%s/encryptionAtRest shows how far each host is), or abort it (POST /api/keywright/v1/groups/%s/encryptionAtRest:abortChange) and send this request again.",
+		c.Candidate.KeyID, c.State, c.Since.Format(time.RFC3339), c.Project, c.Project).With(string(c.Project))
 }
 
 func usableRole(tx *store.Tx, project keys.ProjectID, id keys.RoleID) (store.AccessRole, error) {
@@ -97,8 +219,8 @@ func usableRole(tx *store.Tx, project keys.ProjectID, id keys.RoleID) (store.Acc
 }
 
 // settings commits changes that need no run.
-func (s *Service) settings(ctx context.Context, p tenant.Principal, old, next store.KeyConfig) error {
-	if old.SearchNodes == next.SearchNodes && old.PrivateNetworking == next.PrivateNetworking {
+func (s *Service) settings(ctx context.Context, p tenant.Principal, old store.KeyConfig, searchNodes bool) error {
+	if old.SearchNodes == searchNodes {
 		return nil
 	}
 	return s.st.Tx(ctx, func(tx *store.Tx) error {
@@ -106,8 +228,8 @@ func (s *Service) settings(ctx context.Context, p tenant.Principal, old, next st
 		if err != nil {
 			return err
 		}
-		next.Validate, next.Updated = now.Validate, tx.Now()
-		if err := tx.PutKeyConfig(next); err != nil {
+		now.SearchNodes, now.Updated = searchNodes, tx.Now()
+		if err := tx.PutKeyConfig(now); err != nil {
 			return err
 		}
 		return tx.Append(tenant.Event(p, "ENCRYPTION_AT_REST_CONFIGURATION_UPDATED", pr, "Settings of encryption at rest were changed."))
@@ -165,30 +287,49 @@ func (s *Service) refuse(ctx context.Context, p tenant.Principal, project keys.P
 	return why
 }
 
-func (s *Service) commit(ctx context.Context, p tenant.Principal, old, next store.KeyConfig, role store.AccessRole, r kms.Result) error {
+// proceed checks, in the transaction of a change, that nothing has moved since its
+// candidate was validated.
+func (s *Service) proceed(tx *store.Tx, p tenant.Principal, old store.KeyConfig, c candidate) (store.Project, store.KeyConfig, error) {
+	pr, now, err := s.unchanged(tx, p, old)
+	if err != nil {
+		return pr, now, err
+	}
+	changes, err := tx.KeyChanges(old.Project)
+	if err != nil {
+		return pr, now, err
+	}
+	if staged, ok := stagedIn(changes); ok {
+		return pr, now, changeInProgress(staged)
+	}
+	proven, err := usableRole(tx, old.Project, c.config.Role)
+	if err == nil && proven.ARN != c.role.ARN {
+		err = errMoved
+	}
+	return pr, now, err
+}
+
+// commit puts a candidate in force at once.
+func (s *Service) commit(ctx context.Context, p tenant.Principal, old store.KeyConfig, c candidate) error {
+	next := c.config
 	err := s.st.Tx(ctx, func(tx *store.Tx) error {
-		pr, now, err := s.unchanged(tx, p, old)
+		pr, now, err := s.proceed(tx, p, old, c)
 		if err != nil {
 			return err
 		}
-		proven, err := usableRole(tx, next.Project, next.Role)
-		if err != nil {
+		if stage, err := needsStaging(tx, now, next); err != nil || stage {
+			return errors.Join(err, errMoved) // the first key was made meanwhile
+		}
+		next = carry(next, now)
+		next.SearchNodes = c.config.SearchNodes
+		next.Updated = tx.Now()
+		if next.Generation, err = nextGeneration(tx, now); err != nil {
 			return err
 		}
-		if proven.ARN != role.ARN {
-			return errMoved
-		}
-		if old.Enabled && !keys.SameKey(old.KeyARN, next.KeyARN) {
-			if err := keyUnused(tx, next.Project); err != nil {
-				return err
-			}
-		}
-		next.Generation, next.Validate, next.Updated = old.Generation+1, now.Validate, tx.Now()
 		if err := tx.PutKeyConfig(next); err != nil {
 			return err
 		}
-		e := tenant.Event(p, "ENCRYPTION_AT_REST_CONFIGURATION_UPDATED", pr, "Encryption at rest uses the key %s in %s through the role %s.", next.KeyARN, next.Region, role.ARN)
-		e.Data["keyArn"], e.Data["roleArn"], e.Data["roleId"] = next.KeyARN, role.ARN, string(role.ID)
+		e := tenant.Event(p, "ENCRYPTION_AT_REST_CONFIGURATION_UPDATED", pr, "Encryption at rest uses the key %s in %s through the role %s.", next.KeyARN, next.Region, c.role.ARN)
+		e.Data["keyArn"], e.Data["roleArn"], e.Data["roleId"] = next.KeyARN, c.role.ARN, string(c.role.ID)
 		if err := tx.Append(e); err != nil {
 			return err
 		}
@@ -198,31 +339,9 @@ func (s *Service) commit(ctx context.Context, p tenant.Principal, old, next stor
 		return tx.PutVerdict(store.Verdict{Project: next.Project, Kind: string(custody.Valid), NoticedBy: controlPlane, Since: tx.Now()})
 	})
 	if err == nil {
-		s.prober(next.Project).remember(old.Generation+1, r, time.Now())
+		s.prober(next.Project).remember(next.Generation, c.result, time.Now())
 	}
 	return err
-}
-
-// keyUnused refuses another CMK while something is wrapped under the present one.
-func keyUnused(tx *store.Tx, project keys.ProjectID) error {
-	using, err := clustersWithKey(tx, project)
-	if err != nil {
-		return err
-	}
-	wraps, err := tx.EscrowOfProject(project)
-	if err != nil {
-		return err
-	}
-	const other = "Wrapping keys anew under another CMK is not supported yet; another role, or another region of the same multi-Region key, can be set at any time."
-	switch {
-	case len(using) > 0:
-		return apierr.Conflict("ENCRYPTION_AT_REST_KEY_IN_USE",
-			"The clusters %s of group %s use the present key, so the project keeps it; nothing was changed. %s To use another CMK, set encryptionAtRestProvider of these clusters to NONE and wait until they are IDLE, or delete them, then send this request again.", list(using), project, other).With(string(project))
-	case len(wraps) > 0:
-		return apierr.Conflict("ENCRYPTION_AT_REST_KEY_IN_USE",
-			"Keys that are wrapped under the present key of group %s are still being destroyed by their hosts; nothing was changed. %s Send this request again in a minute.", project, other).With(string(project))
-	}
-	return nil
 }
 
 // clustersWithKey lists the clusters that need the customer key, or may still.
@@ -274,7 +393,12 @@ func (s *Service) disable(ctx context.Context, p tenant.Principal, project keys.
 			return apierr.Conflict("CANNOT_DISABLE_ENCRYPTION_AT_REST",
 				"Cannot disable encryption at rest: the clusters %s of group %s use it. Set their encryptionAtRestProvider to NONE and wait until that is done, or delete them, first.", list(using), project).With(string(project))
 		}
-		next.Generation++
+		if next.Generation, err = nextGeneration(tx, old); err != nil {
+			return err
+		}
+		if err := endAll(tx, project); err != nil {
+			return err
+		}
 		if err := tx.PutKeyConfig(next); err != nil {
 			return err
 		}

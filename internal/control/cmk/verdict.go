@@ -162,6 +162,9 @@ func (s *Service) Report(tx *store.Tx, host keys.HostID, states []agentlink.Cust
 		}); err != nil {
 			return err
 		}
+		if err := progress(tx, c.Project, host, st.Wraps); err != nil {
+			return err
+		}
 		if err := s.record(tx, c); err != nil {
 			return err
 		}

@@ -28,7 +28,9 @@ type Agent struct {
 	Holdings []agentlink.KeyHolding
 	// Egress are the addresses from which it calls AWS.
 	Egress []string
-	ports  int
+	// Kept are the keys that Key made. An agent without any says nothing about wraps.
+	Kept  []*Kept
+	ports int
 }
 
 // NewAgent makes an agent of a host.
@@ -92,5 +94,11 @@ func (a *Agent) Step(w *World) error {
 		return err
 	}
 	a.Take(d)
-	return w.Cluster.Status(context.Background(), a.Host, a.Status())
+	st := a.Status()
+	for i, c := range st.Custody {
+		if len(a.Kept) > 0 {
+			st.Custody[i].Wraps = a.Stage(w, a.project(c.Project))
+		}
+	}
+	return w.Cluster.Status(context.Background(), a.Host, st)
 }
