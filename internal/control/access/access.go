@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/keywright/keywright/internal/apierr"
 	"github.com/keywright/keywright/internal/control/tenant"
@@ -31,6 +33,18 @@ type Role struct {
 	store.AccessRole
 	// Usages are names of features, such as FeatureEncryptionAtRest.
 	Usages []string
+	// Needed says why the role must stay although no feature uses it: something that is
+	// kept can be opened through it only. Empty if nothing is.
+	Needed string
+}
+
+// bound says why the registration can neither go nor point at another role; empty if it
+// can.
+func (r Role) bound() string {
+	if len(r.Usages) > 0 {
+		return "is used by the feature " + strings.Join(r.Usages, ", ")
+	}
+	return r.Needed
 }
 
 // Service manages registrations. It is safe for concurrent use.
@@ -182,15 +196,49 @@ func withUsages(tx *store.Tx, r store.AccessRole) (Role, error) {
 	if err != nil {
 		return out, err
 	}
-	used := c.Enabled && c.Role == r.ID
 	changes, err := tx.KeyChanges(r.Project)
-	for _, x := range changes { // what is prepared, and what wraps are kept for
-		used = used || x.Staged() && x.Candidate.Role == r.ID || x.State == store.ChangeCommitted && x.Previous.Role == r.ID
+	if err != nil {
+		return out, err
+	}
+	used := c.Enabled && c.Role == r.ID
+	for _, x := range changes {
+		used = used || x.Staged() && x.Candidate.Role == r.ID
+		if x.State == store.ChangeCommitted && x.Previous.Role == r.ID {
+			out.Needed = "leads to the key " + x.Previous.KeyARN + ", whose wraps are kept for a rollback until " + x.Retires.UTC().Format(time.RFC3339)
+		}
 	}
 	if used {
 		out.Usages = append(out.Usages, FeatureEncryptionAtRest)
 	}
+	if !c.Enabled && out.Needed == "" {
+		out.Needed, err = lastWay(tx, r)
+	}
 	return out, err
+}
+
+// lastWay says that kept wraps of a project without key management can be opened through
+// this role only; empty if there are none, or another role.
+func lastWay(tx *store.Tx, r store.AccessRole) (string, error) {
+	if r.Authorized.IsZero() {
+		return "", nil
+	}
+	others, err := tx.Roles(r.Project)
+	if err != nil {
+		return "", err
+	}
+	for _, o := range others {
+		if o.ID != r.ID && !o.Authorized.IsZero() {
+			return "", nil
+		}
+	}
+	wraps, err := tx.EscrowOfProject(r.Project)
+	if err != nil {
+		return "", err
+	}
+	if len(wraps) == 0 {
+		return "", nil
+	}
+	return fmt.Sprintf("is the project's last way to the key that %d kept wraps of master keys are under", len(wraps)), nil
 }
 
 // Deauthorize removes a registration: GROUP_NOT_FOUND, USER_UNAUTHORIZED,
@@ -205,8 +253,8 @@ func (s *Service) Deauthorize(ctx context.Context, p tenant.Principal, project k
 		if err != nil {
 			return err
 		}
-		if len(r.Usages) > 0 {
-			return inUse(id, "switch the project's encryption at rest off, or to another role, first; after a change the role before is kept 30 days for a rollback")
+		if why := r.bound(); why != "" {
+			return inUse(id, why, "switch the project's encryption at rest off or to another role, and wait until nothing is kept under the key any more")
 		}
 		if err := tx.DeleteRole(project, id); err != nil {
 			return err
@@ -217,7 +265,7 @@ func (s *Service) Deauthorize(ctx context.Context, p tenant.Principal, project k
 	})
 }
 
-func inUse(id keys.RoleID, remedy string) error {
-	text := fmt.Sprintf("The role with ID %s is used by the feature %s; %s.", id, FeatureEncryptionAtRest, remedy)
+func inUse(id keys.RoleID, why, remedy string) error {
+	text := fmt.Sprintf("The role with ID %s %s; %s.", id, why, remedy)
 	return apierr.BadRequest("AWS_IAM_ROLE_IN_USE", "%s", text).With(text)
 }

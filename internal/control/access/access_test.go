@@ -2,6 +2,7 @@ package access_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"reflect"
 	"regexp"
@@ -16,6 +17,7 @@ import (
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kms"
+	"github.com/keywright/keywright/internal/store"
 	"github.com/keywright/keywright/internal/testkit/controltest"
 )
 
@@ -174,6 +176,143 @@ func TestRolesAreProvenAgainEveryDay(t *testing.T) {
 		}
 		cancel()
 		w.Must(<-done)
+		w.Close()
+	})
+}
+
+// A role that kept wraps need stays, used or not.
+func TestARoleThatKeptWrapsNeedStays(t *testing.T) {
+	w := controltest.New(t)
+	p := w.Project("p")
+	v, target := w.Enable(p.ID)
+	old, err := w.Access.Get(t.Context(), w.Owner, p.ID, v.Role)
+	w.Must(err)
+	next, _ := w.Role(p.ID)
+	put := func(state string) {
+		t.Helper()
+		w.Must(w.Store.Tx(t.Context(), func(tx *store.Tx) error {
+			c, err := tx.KeyConfig(p.ID)
+			if err != nil {
+				return err
+			}
+			x := store.KeyChange{Project: p.ID, Generation: 2, State: state, Candidate: c, Previous: c, Retires: tx.Now().Add(30 * 24 * time.Hour)}
+			x.Candidate.Role = next.ID
+			if state == store.ChangeCommitted {
+				c.Role = next.ID
+				if err := tx.PutKeyConfig(c); err != nil {
+					return err
+				}
+			}
+			return tx.PutKeyChange(x)
+		}))
+	}
+	refused := func(name string, id keys.RoleID, says string) {
+		t.Helper()
+		if err := w.Access.Deauthorize(t.Context(), w.Owner, p.ID, id); apierr.Code(err) != "AWS_IAM_ROLE_IN_USE" || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), string(id)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	put(store.ChangeStaging)
+	refused("the role of a change that is prepared", next.ID, access.FeatureEncryptionAtRest)
+	if r, err := w.Access.Get(t.Context(), w.Owner, p.ID, next.ID); err != nil || len(r.Usages) != 1 {
+		t.Errorf("%+v %v", r, err)
+	}
+	put(store.ChangeCommitted)
+	refused("the role that a rollback needs", old.ID, "rollback")
+	w.AWS.TrustAs("arn:aws:iam::222222222222:role/other", target, old.ExternalID)
+	if _, err := w.Access.Authorize(t.Context(), w.Owner, p.ID, old.ID, "arn:aws:iam::222222222222:role/other"); apierr.Code(err) != "AWS_IAM_ROLE_IN_USE" {
+		t.Errorf("pointed elsewhere: %v", err)
+	}
+	put(store.ChangeRetired)
+	w.Must(w.Access.Deauthorize(t.Context(), w.Owner, p.ID, old.ID))
+
+	// Key management is off, but a master key is kept: one way to it has to stay.
+	host, node, cluster := w.Host("h"), keys.NodeID(keys.NewID(time.Now())), keys.ClusterID(keys.NewID(time.Now()))
+	w.Must(w.Store.Tx(t.Context(), func(tx *store.Tx) error {
+		return errors.Join(tx.PutKeyConfig(store.KeyConfig{Project: p.ID, Generation: 3}), tx.AddCluster(store.Cluster{ID: cluster, Project: p.ID, Name: "c"}),
+			tx.PutNode(store.Node{ID: node, Cluster: cluster, Project: p.ID, Host: host}), tx.PutEscrow(store.EscrowedWrap{
+				Key: keys.NewKeyID(), Generation: 1, Node: node, Host: host, Project: p.ID, Cluster: cluster,
+				State: keys.StateDeactivated, Purpose: keys.PurposeMasterKey, Wrapped: []byte("w"), Revision: 1,
+			}))
+	}))
+	refused("the last way to a kept wrap", next.ID, "1 kept wraps")
+	spare, _ := w.Role(p.ID)
+	w.Must(w.Access.Deauthorize(t.Context(), w.Owner, p.ID, next.ID))
+	refused("the last way again", spare.ID, "1 kept wraps")
+}
+
+// A registration waits for its role as long as it takes: it is read again, with the same
+// principal and external id, and authorized.
+func TestAnUnfinishedAuthorizationIsResumed(t *testing.T) {
+	w := controltest.New(t)
+	p := w.Project("p")
+	r, err := w.Access.Register(t.Context(), w.Owner, p.ID)
+	w.Must(err)
+	target := w.AWS.Project()
+	if _, err := w.Access.Authorize(t.Context(), w.Owner, p.ID, r.ID, target.RoleARN); apierr.Code(err) != "CANNOT_ASSUME_ROLE" {
+		t.Fatal(err)
+	}
+	w.Reopen()
+	all, err := w.Access.List(t.Context(), w.Owner, p.ID)
+	if err != nil || len(all) != 1 || !all[0].Authorized.IsZero() || all[0].ExternalID != r.ExternalID || all[0].PlatformARN != r.PlatformARN {
+		t.Fatalf("%+v %v", all, err)
+	}
+	w.AWS.Trust(target, all[0].ExternalID)
+	if r, err = w.Access.Authorize(t.Context(), w.Owner, p.ID, all[0].ID, target.RoleARN); err != nil || r.Authorized.IsZero() {
+		t.Errorf("%+v %v", r, err)
+	}
+}
+
+// When a trust policy was proven last is remembered: a server that is restarted often
+// proves neither more often nor never.
+func TestTheDailyProofSurvivesRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := controltest.New(t)
+		p := w.Project("p")
+		v, target := w.Enable(p.ID)
+		run := func(d time.Duration) {
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- w.Access.Run(ctx, slog.New(slog.DiscardHandler)) }()
+			time.Sleep(d)
+			synctest.Wait()
+			cancel()
+			w.Must(<-done)
+			w.Reopen()
+		}
+		doubt := func() string {
+			r, err := w.Access.Get(t.Context(), w.Owner, p.ID, v.Role)
+			w.Must(err)
+			return r.Doubt
+		}
+		w.AWS.TrustAnyone(target.RoleARN, true)
+		calls := len(w.AWS.Tried())
+		for range 23 {
+			run(time.Hour) // a restart each hour
+		}
+		if n := len(w.AWS.Tried()) - calls; n != 0 || doubt() != "" {
+			t.Errorf("%d AssumeRole calls before the day was over, doubt %q", n, doubt())
+		}
+		for range 3 {
+			run(time.Hour)
+		}
+		// With the external id, then without: the second already tells, nothing more is tried.
+		if n := len(w.AWS.Tried()) - calls; n != 2 || doubt() != "ROLE_ASSUMABLE_WITHOUT_EXTERNAL_ID" {
+			t.Errorf("%d AssumeRole calls after a day, doubt %q", n, doubt())
+		}
+		for range 20 {
+			run(time.Hour)
+		}
+		if n := len(w.AWS.Tried()) - calls; n != 2 {
+			t.Errorf("%d AssumeRole calls in two days", n)
+		}
+		w.AWS.TrustAnyone(target.RoleARN, false)
+		for range 5 {
+			run(time.Hour)
+		}
+		if n := len(w.AWS.Tried()) - calls; n != 5 || doubt() != "" {
+			t.Errorf("%d AssumeRole calls in all, doubt %q", n, doubt())
+		}
 		w.Close()
 	})
 }

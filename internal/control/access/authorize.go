@@ -67,8 +67,8 @@ func (s *Service) candidate(tx *store.Tx, project keys.ProjectID, id keys.RoleID
 	if err != nil {
 		return Role{}, err
 	}
-	if len(r.Usages) > 0 && r.ARN != roleARN {
-		return Role{}, inUse(id, "register and authorize the new role, then change the project's encryption at rest to it")
+	if why := r.bound(); why != "" && r.ARN != roleARN {
+		return Role{}, inUse(id, why, "register and authorize the new role, then change the project's encryption at rest to it")
 	}
 	return r, nil
 }
