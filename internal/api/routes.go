@@ -133,6 +133,7 @@ func routes() []route {
 		{method: get, pattern: "/groups/{groupId}/networkAccess", family: own, handle: getNetworkAccess},
 		{method: post, pattern: "/groups/{groupId}/networkAccess:acknowledge", family: own, handle: acknowledgeAddresses},
 		{method: get, pattern: "/hosts", family: own, handle: listHosts},
+		{method: get, pattern: "/hosts/{hostId}/awsPolicy", family: own, handle: getHostPolicy},
 		{method: post, pattern: "/hosts/enrolmentTokens", family: own, handle: createEnrolmentToken},
 	}
 }

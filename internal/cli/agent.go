@@ -47,7 +47,7 @@ func agentCommand() *cobra.Command {
 			return agent.Run(c.Context(), cfg)
 		},
 	}
-	c.AddCommand(agentRecoverCommand())
+	c.AddCommand(agentRecoverCommand(), agentPolicyCommand())
 	f := c.Flags()
 	f.StringVar(&cfg.DataDir, "data-dir", "", "directory of this host's keys and nodes (needed)")
 	f.StringVar(&cfg.ServerURL, "server", "", "the control plane's address for agents, https://host:port (needed)")

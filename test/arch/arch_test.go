@@ -37,7 +37,7 @@ var neighbours = map[string][]string{
 	"server":              {"control", "store"},
 	"api":                 {"control/tenant", "control/access", "control/cmk", "control/cluster", "control/rotation", "control/escrow", "control/alert", "control/network", "control/inventory", "store"},
 	"control/tenant":      {"store"},
-	"control/access":      {"store", "control/tenant"},
+	"control/access":      {"store", "control/tenant", "policydoc"},
 	"control/cmk":         {"store", "control/tenant", "control/access"},
 	"control/cluster":     {"store", "control/tenant", "control/cmk"},
 	"control/network":     {"store", "control/tenant", "policydoc"},
