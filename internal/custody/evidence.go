@@ -84,6 +84,8 @@ const (
 type others struct {
 	heard bool
 	at    time.Duration
+	// since is when this process began to listen, 0 if it made the state itself.
+	since time.Duration
 	crowd bool
 	peers []peer
 }
@@ -116,7 +118,7 @@ func (s State) hear(e EvidenceReceived, now Instant) State {
 		}
 		peers = append(peers, p)
 	}
-	s.others = others{heard: true, at: now.Elapsed, crowd: e.Crowd, peers: peers}
+	s.others = others{heard: true, at: now.Elapsed, since: s.others.since, crowd: e.Crowd, peers: peers}
 	return s.contradict()
 }
 
@@ -147,6 +149,13 @@ func (v Verdict) confirmed() bool { return v == Invalid || v == Grace || v == Al
 // linked tells whether the control plane was heard lately.
 func (s State) linked(now Instant) bool {
 	return s.Central || s.others.heard && now.Elapsed-s.others.at <= linkPatience
+}
+
+// listened tells whether whoever is linked has had the time to be heard since this
+// process began. Before that silence means nothing: the time that a machine was off, or
+// that its clock jumped in between, was not spent listening.
+func (s State) listened(now Instant) bool {
+	return s.others.since == 0 || now.Elapsed-s.others.since >= linkPatience
 }
 
 // veto finds the newest OK of another validator that began after since and is younger

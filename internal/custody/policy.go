@@ -28,6 +28,9 @@ type Policy struct {
 	// UnreachableLimit is how long a host that reaches neither AWS nor the control
 	// plane goes on before Mode applies; 0 means for ever.
 	UnreachableLimit time.Duration `json:"unreachableLimit,omitempty"`
+	// shortW replaces W. Only the model check sets it, to keep its time short; it is never
+	// stored or told.
+	shortW time.Duration
 }
 
 // DefaultInterval is the interval of a policy that names none.
@@ -99,7 +102,12 @@ func (p Policy) C() time.Duration { return min(10*time.Second, p.Normal().Interv
 
 // W is how long a reason with a local reach is held, and half of how long another
 // validator's OK speaks against it: max(interval, 5 min).
-func (p Policy) W() time.Duration { return max(p.Normal().Interval, 5*time.Minute) }
+func (p Policy) W() time.Duration {
+	if p.shortW != 0 {
+		return p.shortW
+	}
+	return max(p.Normal().Interval, 5*time.Minute)
+}
 
 // quick is min(5 s, interval).
 func (p Policy) quick() time.Duration { return min(5*time.Second, p.Normal().Interval) }

@@ -25,7 +25,7 @@ func (s State) judge(started time.Duration, now Instant) State {
 		patience += p.W()
 		waiting = started-s.Chain.CrowdAt < p.W()
 	}
-	if started-s.Chain.Start >= patience || !waiting && s.witnessed(s.Chain.Start, now) {
+	if started-s.Chain.Start >= patience && s.listened(now) || !waiting && s.witnessed(s.Chain.Start, now) {
 		return s.confirm(now)
 	}
 	s.Hold = true
@@ -151,7 +151,7 @@ func (s State) lapse(now Instant) State {
 // limit is rule 13a.
 func (s State) limit(now Instant) State {
 	p := s.InForce()
-	if p.UnreachableLimit == 0 || s.linked(now) || now.Elapsed-s.newestOK() < p.UnreachableLimit {
+	if p.UnreachableLimit == 0 || s.linked(now) || !s.listened(now) || now.Elapsed-s.newestOK() < p.UnreachableLimit {
 		return s
 	}
 	s = s.confirm(now)
@@ -256,6 +256,7 @@ func (s State) wakeAt(now Instant) time.Duration {
 		if limit := s.InForce().UnreachableLimit; limit != 0 && !s.Central {
 			soonest(s.newestOK() + limit)
 			soonest(s.others.at + linkPatience + 1)
+			soonest(s.others.since + linkPatience)
 		}
 	}
 	if d := s.drill(); d != nil {

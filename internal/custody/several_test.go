@@ -149,6 +149,8 @@ func TestRulesOfSeveral(t *testing.T) {
 		{rule: "8a alone, held", steps: after(begin, third), want: custody.Suspect, also: held},
 		{rule: "8a alone, before C + W", steps: after(begin, third, denied(60*sec+C+W-sec)), want: custody.Suspect, also: held},
 		{rule: "8a alone, at C + W", steps: after(begin, third, denied(60*sec+C+W)), want: custody.Invalid},
+		{rule: "8a, 27 alone, just restarted: time that nobody listened in does not count", steps: after(begin, when{60*sec + C + W, custody.Restarted{}}, denied(61*sec+C+W)), want: custody.Suspect, also: held},
+		{rule: "8a, 27 alone, a minute after the restart", steps: after(begin, when{60*sec + C + W, custody.Restarted{}}, denied(120*sec+C+W)), want: custody.Invalid},
 		{rule: "8a hold + UNREACHABLE -> hold", steps: after(begin, third, lost(60*sec+C+W)), want: custody.Suspect, also: held},
 		{rule: "8a hold + UNREACHABLE, then REVOKED -> policy", steps: after(begin, third, lost(60*sec+C+W), denied(65*sec+C+W)), want: custody.Invalid},
 		{rule: "8a hold + OK -> VALID, no alarm", steps: after(begin, third, ok(75*sec)), want: custody.Valid, also: func(s custody.State) string { return s.Alarm }},
@@ -242,6 +244,8 @@ func TestRulesOfSeveral(t *testing.T) {
 		{rule: "13a the limit: the policy", steps: []any{setPolicy(0, limited), ok(0), lost(60 * sec), passed(time.Hour)}, want: custody.Invalid},
 		{rule: "13a a relayed OK counts", steps: []any{setPolicy(0, limited), ok(0), lost(60 * sec), told(1800*sec, cp(okAt(1700*sec))), passed(time.Hour)}, want: custody.Unreachable},
 		{rule: "13a linked to the control plane: runs on", steps: []any{setPolicy(0, limited), ok(0), lost(60 * sec), told(2*time.Hour, cp(neverOK)), passed(2*time.Hour + sec)}, want: custody.Unreachable},
+		{rule: "13a just restarted: it has not been listening", steps: []any{setPolicy(0, limited), ok(0), lost(60 * sec), when{2 * time.Hour, custody.Restarted{}}, lost(2*time.Hour + sec)}, want: custody.Unreachable},
+		{rule: "13a a minute later: the policy", steps: []any{setPolicy(0, limited), ok(0), lost(60 * sec), when{2 * time.Hour, custody.Restarted{}}, lost(2*time.Hour + sec), passed(2*time.Hour + minute)}, want: custody.Invalid},
 		{rule: "13a less than an hour is an hour", steps: []any{setPolicy(0, custody.Policy{Interval: minute, UnreachableLimit: minute}), ok(0), lost(60 * sec), passed(10 * minute)}, want: custody.Unreachable},
 
 		// 14
@@ -279,6 +283,12 @@ func TestRulesOfSeveral(t *testing.T) {
 		{rule: "23 commit in GRACE -> deadline kept", steps: after(inGrace, when{100 * sec, custody.Committed{Generation: 2}}), want: custody.Grace, also: deadline(confirmed + 10*minute)},
 		{rule: "23 commit in GRACE, own OK -> VALID", steps: after(inGrace, when{100 * sec, custody.Committed{Generation: 2}}, when{101 * sec, ok(100 * sec).event(2)}), want: custody.Valid},
 		{rule: "23 commit in INVALID -> INVALID", steps: []any{ok(0), revoked(60 * sec), revoked(65 * sec), revoked(70 * sec), when{100 * sec, custody.Committed{Generation: 2}}}, want: custody.Invalid, also: chain(0)},
+		{rule: "23 commit in a hold: it begins anew", steps: after(begin, third, when{100 * sec, custody.Committed{Generation: 2}}), want: custody.Suspect, also: func(s custody.State) string {
+			if s.Hold || s.Alarm != "" || s.Chain.Count != 0 {
+				return "an old hold"
+			}
+			return ""
+		}},
 		{rule: "23 commit in NAD -> NAD", steps: after(nad, when{100 * sec, custody.Committed{Generation: 2}}), want: custody.NAD, also: chain(0)},
 		{rule: "23 the old generation's verdict counts for nobody", steps: []any{ok(0), when{10 * sec, custody.Committed{Generation: 2}}, when{61 * sec, lost(60 * sec).event(2)}, told(80*sec, cp(confirmedAt(custody.Invalid, kms.KeyDisabled)...))}, want: custody.Unreachable},
 

@@ -171,7 +171,8 @@ func unreachable(s State, r kms.Result, started time.Duration, now Instant) Stat
 		} else {
 			s.Backoff = min(2*s.Backoff, interval)
 		}
-		return s.due(now, now.Elapsed+s.Backoff)
+		// Counted from the beginning, as all distances are, but with a pause at least.
+		return s.due(now, max(now.Elapsed+s.InForce().quick(), started+s.Backoff))
 	default:
 		// The reason that was confirmed, or is being confirmed, stays on show.
 		return s.schedule(started, now)
@@ -186,6 +187,7 @@ func restarted(s State, now Instant) State {
 	}
 	s.Cadence = Own
 	s.Backoff = 0
+	s.others = others{since: now.Elapsed}
 	return s.due(now, now.Elapsed)
 }
 
@@ -196,6 +198,9 @@ func committed(s State, generation uint64, now Instant) State {
 	}
 	s.Generation = generation
 	s.Chain, s.OnceOK = Chain{}, false
+	if s.Hold { // what was to be confirmed begins anew
+		s.Hold, s.Alarm = false, ""
+	}
 	s.Backoff = 0
 	return s.due(now, now.Elapsed)
 }
