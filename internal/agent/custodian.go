@@ -35,8 +35,11 @@ type custodian struct {
 	processes func(keys.ClusterID) (served, gone bool)
 	drilled   chan struct{} // a drill has begun or ended
 
+	wraps *stager // keeps the project's wraps as they are wanted
+
 	mu       sync.Mutex
 	key      agentlink.CustomerKey
+	plans    keyPlan
 	asked    uint64 // newest counter of validations asked for
 	finished uint64 // newest counter for which a run began and has finished
 	// withdrawn: the control plane names no key any more although nodes are under it.
@@ -48,10 +51,11 @@ type custodian struct {
 func newCustodian(a *Agent, p agentlink.Project) *custodian {
 	c := &custodian{
 		project: p.ID, deployment: a.id.Deployment, provider: a.cfg.Provider, recorder: a.recorder,
-		key: *p.CustomerKey, asked: p.Validate, drilled: make(chan struct{}, 1),
+		key: *p.CustomerKey, plans: planOf(p), asked: p.Validate, drilled: make(chan struct{}, 1),
 	}
 	c.log = a.log.With(slog.String("project", string(p.ID)))
 	c.addresses = a.egress.list
+	c.wraps = newStager(c, a.vault, a.reporter.poke, a.step)
 	c.enforce = func(custody.State) { a.stopEncrypted(p.ID) }
 	c.release = func() { a.wakeProject(p.ID) }
 	c.rehearse = func(cluster keys.ClusterID) { a.rehearse(p.ID, cluster) }
@@ -81,8 +85,9 @@ func (c *custodian) update(p agentlink.Project) {
 	c.mu.Lock()
 	old, key := c.key, *p.CustomerKey
 	again := p.Validate > c.asked
-	c.key, c.asked, c.withdrawn = key, max(c.asked, p.Validate), false
+	c.key, c.plans, c.asked, c.withdrawn = key, planOf(p), max(c.asked, p.Validate), false
 	c.mu.Unlock()
+	c.wraps.poke()
 	if target(key) != target(old) {
 		c.provider.Forget(target(old))
 	}
@@ -236,6 +241,16 @@ func (c *custodian) config() (agentlink.CustomerKey, kms.Target) {
 	return c.key, target(c.key)
 }
 
+// plan implements access.
+func (c *custodian) plan() keyPlan {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.plans
+}
+
+// made implements access.
+func (c *custodian) made() { c.wraps.poke() }
+
 // Probe implements custody.Prober.
 func (c *custodian) Probe(ctx context.Context, generation uint64) kms.Result {
 	c.mu.Lock()
@@ -293,7 +308,7 @@ func (c *custodian) status() agentlink.CustodyStatus {
 	c.mu.Lock()
 	finished := c.finished
 	c.mu.Unlock()
-	return agentlink.CustodyStatus{Project: c.project, State: c.loop.Report(), Validate: finished}
+	return agentlink.CustodyStatus{Project: c.project, State: c.loop.Report(), Validate: finished, Wraps: c.wraps.status()}
 }
 
 // custodyFile keeps a custody state in a file.

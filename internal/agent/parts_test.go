@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keywright/keywright/internal/agent/wraps"
 	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/custody"
 	"github.com/keywright/keywright/internal/keys"
@@ -149,6 +150,17 @@ func (p *patient) Assume(ctx context.Context, t kms.Target) (kms.Session, error)
 	return p.Provider.Assume(ctx, t)
 }
 
+// withWraps gives a custodian an empty store of wraps.
+func withWraps(t *testing.T, c *custodian) {
+	t.Helper()
+	store, err := wraps.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.log = discard()
+	c.wraps = newStager(c, &vault{store: store}, func() {}, func(string) error { return nil })
+}
+
 func TestValidateIsReportedForRunsThatBeganAfterIt(t *testing.T) {
 	cloud := kmstest.NewCloud()
 	tg := cloud.Project()
@@ -157,6 +169,7 @@ func TestValidateIsReportedForRunsThatBeganAfterIt(t *testing.T) {
 		Generation: 2, RoleARN: tg.RoleARN, ExternalID: tg.ExternalID, KeyARN: tg.KeyID, Region: tg.Region,
 	}}
 	c.loop = custody.NewLoop(custody.Config{Prober: c})
+	withWraps(t, c)
 	results := make(chan kms.Result, 2)
 	go func() { results <- c.Probe(t.Context(), 2) }()
 	<-p.entered
@@ -190,6 +203,7 @@ func TestWithdrawnKeyReleasesAndStartsNothing(t *testing.T) {
 	f := &forgetful{}
 	c := &custodian{provider: f, key: agentlink.CustomerKey{Generation: 1, RoleARN: "old"}}
 	c.loop = custody.NewLoop(custody.Config{Prober: c})
+	withWraps(t, c)
 	c.withdraw()
 	if err := c.releasable("c"); !errors.Is(err, errWithdrawn) || c.mayStart("c") || c.alarm() == "" {
 		t.Errorf("withdrawn: %v, %t, %q", err, c.mayStart("c"), c.alarm())

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -31,8 +32,10 @@ type plane struct {
 	changed chan struct{}
 	status  agentlink.Status
 	escrow  map[keys.KeyID]agentlink.EscrowedWrap
-	refuse  bool // escrow
-	asked   []uint64
+	// wraps are all that are in escrow, by key and generation.
+	wraps  map[keys.KeyID]map[uint64]agentlink.EscrowedWrap
+	refuse bool // escrow
+	asked  []uint64
 }
 
 func newPlane(t *testing.T) *plane {
@@ -40,7 +43,7 @@ func newPlane(t *testing.T) *plane {
 	now := time.Now()
 	p := &plane{
 		t: t, cas: map[pki.Kind]*pki.Authority{}, host: keys.HostID(keys.NewID(now)), changed: make(chan struct{}),
-		escrow: map[keys.KeyID]agentlink.EscrowedWrap{},
+		escrow: map[keys.KeyID]agentlink.EscrowedWrap{}, wraps: map[keys.KeyID]map[uint64]agentlink.EscrowedWrap{},
 	}
 	deployment := keys.DeploymentID(keys.NewID(now))
 	p.desired = agentlink.Desired{Version: 1, Revision: 1, Deployment: deployment, Host: p.host}
@@ -181,10 +184,20 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 		}
 		for _, e := range in.Wraps {
 			p.escrow[e.Key] = e
+			if p.wraps[e.Key] == nil || e.State == keys.StateDestroyed {
+				p.wraps[e.Key] = map[uint64]agentlink.EscrowedWrap{}
+			}
+			p.wraps[e.Key][e.Generation] = e
 		}
 		answer(ok)
 	case agentlink.PathWraps:
-		answer(agentlink.WrapsResponse{Version: 1, Wraps: p.escrowed()})
+		p.mu.Lock()
+		var all []agentlink.EscrowedWrap
+		for _, of := range p.wraps {
+			all = slices.AppendSeq(all, maps.Values(of))
+		}
+		p.mu.Unlock()
+		answer(agentlink.WrapsResponse{Version: 1, Wraps: all})
 	default:
 		w.WriteHeader(http.StatusNotFound)
 	}

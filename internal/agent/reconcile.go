@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 
 	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/durable"
@@ -152,6 +153,9 @@ func (a *Agent) watch(ctx context.Context, p agentlink.Project) {
 	a.custodes[p.ID] = r
 	a.background.Go(func() {
 		defer close(r.done)
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		wg.Go(func() { c.wraps.run(ctx) })
 		c.run(ctx)
 	})
 }

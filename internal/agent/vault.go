@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/keywright/keywright/internal/agent/wraps"
@@ -34,6 +35,10 @@ type access interface {
 	refused()
 	mustBeDown(keys.ClusterID) bool
 	config() (agentlink.CustomerKey, kms.Target)
+	// plan is what the control plane last said about the project's key; made tells that a
+	// key was made by it.
+	plan() keyPlan
+	made()
 }
 
 // custodians finds the custodian of a project on this host.
@@ -58,6 +63,9 @@ type vault struct {
 	provider   kms.Provider
 	alarms     *alarms
 	log        *slog.Logger
+	// gate is held for reading from taking up a plan until a key that is made by it is in
+	// the store.
+	gate sync.RWMutex
 }
 
 var _ kmip.Keys = (*vault)(nil)
@@ -106,32 +114,91 @@ func (v *vault) keep(ctx context.Context, p kmip.Principal, purpose keys.Purpose
 	if err := v.escrowNode(ctx, p.Node); err != nil {
 		return "", errors.Join(kmip.ErrUnavailable, err)
 	}
-	key, target := c.config()
 	r := wraps.Record{
 		Key: keys.NewKeyID(), Node: p.Node, Project: p.Project, Cluster: p.Cluster, Purpose: purpose,
-		State: keys.StatePreActive, Generation: key.Generation, Created: time.Now().UTC().Truncate(time.Second), Meta: meta,
+		State: keys.StatePreActive, Created: time.Now().UTC().Truncate(time.Second), Meta: meta,
 	}
 	if err := v.recorder.record(ctx, v.event("KEY_CREATED", p, r.Key, "A key of a node is wrapped with the customer key.")); err != nil {
 		return "", errors.Join(kmip.ErrUnavailable, err)
 	}
-	session, err := v.provider.Session(ctx, target)
-	if err != nil {
-		return "", v.failed(c, err)
-	}
-	w, err := envelope.Wrap(ctx, session, r.Context(v.deployment), material)
-	if err != nil {
-		return "", v.failed(c, err)
-	}
-	if r.Wrapped, err = w.MarshalBinary(); err != nil {
-		return "", fmt.Errorf("encode wrapped key: %w", err)
-	}
-	if r, err = v.store.Put(r); err != nil {
+	if r, err = v.wrapNew(ctx, c, r, material); err != nil {
 		return "", err
 	}
+	defer c.made()
 	if err := v.escrow.Escrow(ctx, r.Escrow()...); err != nil {
 		return "", errors.Join(kmip.ErrUnavailable, fmt.Errorf("escrow wrapped key: %w", err))
 	}
 	return r.Key, v.store.MarkEscrowed(r.Key, r.Revision)
+}
+
+// wrapNew wraps a new key and stores it: under the configuration in force, and under
+// the candidate while one is prepared (key-plane section 4: it gets both).
+func (v *vault) wrapNew(ctx context.Context, c access, r wraps.Record, material secret.Bytes) (wraps.Record, error) {
+	v.gate.RLock()
+	defer v.gate.RUnlock()
+	plan := c.plan()
+	w, err := v.wrap(ctx, target(plan.current), r, material)
+	if err != nil {
+		return r, v.failed(c, err)
+	}
+	r.Generation, r.Wrapped = plan.current.Generation, w
+	candidate, ok := plan.staging()
+	switch {
+	case !ok:
+	case keys.SameKey(candidate.KeyARN, plan.current.KeyARN):
+		// The same CMK: what the new way must do is open it.
+		var back secret.Bytes
+		if back, err = v.unwrap(ctx, target(candidate), r.Context(v.deployment), wraps.Wrap{Wrapped: w}); err == nil {
+			back.Wipe()
+		}
+	default:
+		if w, err = v.wrap(ctx, target(candidate), r, material); err == nil {
+			r = r.With(candidate.Generation, w)
+		}
+	}
+	if err != nil {
+		return r, errors.Join(kmip.ErrUnavailable, fmt.Errorf("wrap key for the configuration that is prepared: %w", err))
+	}
+	return v.store.Put(r)
+}
+
+func (v *vault) wrap(ctx context.Context, t kms.Target, r wraps.Record, material secret.Bytes) ([]byte, error) {
+	session, err := v.provider.Session(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	w, err := envelope.Wrap(ctx, session, r.Context(v.deployment), material)
+	if err != nil {
+		return nil, err
+	}
+	b, err := w.MarshalBinary()
+	if err != nil {
+		return nil, fmt.Errorf("encode wrapped key: %w", err)
+	}
+	return b, nil
+}
+
+func (v *vault) unwrap(ctx context.Context, t kms.Target, kctx keys.Context, w wraps.Wrap) (secret.Bytes, error) {
+	e, err := w.Open()
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	session, err := v.provider.Session(ctx, t)
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	return envelope.Unwrap(ctx, session, kctx, e)
+}
+
+// choose gives the wrap of a key and the way to open it: that of the configuration in
+// force, else of one before (the key was made while that was replaced).
+func choose(r wraps.Record, plan keyPlan) (wraps.Wrap, kms.Target) {
+	for _, k := range append([]agentlink.CustomerKey{plan.current}, plan.retained...) {
+		if w, ok := r.Under(k.KeyARN); ok {
+			return w, target(k)
+		}
+	}
+	return r.Wraps()[0], target(plan.current)
 }
 
 // failed turns a failure of KMS into an answer: when AWS refused, the verdict
@@ -178,8 +245,13 @@ func (v *vault) Activate(ctx context.Context, p kmip.Principal, id keys.KeyID) e
 	if err := v.recorder.record(ctx, v.event("KEY_ACTIVATED", p, id, "A key of a node became active.")); err != nil {
 		return errors.Join(kmip.ErrUnavailable, err)
 	}
-	r.State, r.Activated = keys.StateActive, time.Now().UTC().Truncate(time.Second)
-	if r, err = v.store.Put(r); err != nil {
+	if r, err = v.store.Change(id, func(now wraps.Record) (wraps.Record, bool) {
+		if now.State != keys.StatePreActive {
+			return now, false
+		}
+		now.State, now.Activated = keys.StateActive, time.Now().UTC().Truncate(time.Second)
+		return now, true
+	}); err != nil {
 		return err
 	}
 	// The wrap itself is in escrow since it was made; that its state follows a
@@ -204,19 +276,11 @@ func (v *vault) Get(ctx context.Context, p kmip.Principal, id keys.KeyID) (kmip.
 	if err := v.recorder.record(ctx, v.event("KEY_RELEASED", p, id, "A key was unwrapped for its node.")); err != nil {
 		return kmip.Object{}, errors.Join(kmip.ErrUnavailable, err)
 	}
-	w, err := r.Unwrapped()
-	if err != nil {
-		return kmip.Object{}, err
-	}
-	_, target := c.config()
-	session, err := v.provider.Session(ctx, target)
-	if err != nil {
-		return kmip.Object{}, v.failed(c, err)
-	}
 	// The context is rebuilt from who asks, not from what the record says; find
 	// has made sure that both agree.
 	kctx := keys.Context{Deployment: v.deployment, Project: p.Project, Cluster: p.Cluster, Node: p.Node, Purpose: r.Purpose, Key: id}
-	material, err := envelope.Unwrap(ctx, session, kctx, w)
+	w, way := choose(r, c.plan())
+	material, err := v.unwrap(ctx, way, kctx, w)
 	if err != nil {
 		return kmip.Object{}, v.failed(c, err)
 	}
@@ -306,8 +370,13 @@ func (v *vault) deactivate(ctx context.Context, node keys.NodeID, inUse keys.Key
 		}); err != nil {
 			return fmt.Errorf("deactivate key: %w", err)
 		}
-		r.State = keys.StateDeactivated
-		if _, err := v.store.Put(r); err != nil {
+		if _, err := v.store.Change(r.Key, func(now wraps.Record) (wraps.Record, bool) {
+			if now.State != keys.StateActive && now.State != keys.StatePreActive {
+				return now, false
+			}
+			now.State = keys.StateDeactivated
+			return now, true
+		}); err != nil {
 			return fmt.Errorf("deactivate key: %w", err)
 		}
 	}

@@ -30,6 +30,8 @@ type desk struct {
 	cloud *kmstest.Cloud
 	fault *kms.Fault
 	key   agentlink.CustomerKey
+	more  keyPlan
+	news  int // keys made
 
 	mu        sync.Mutex
 	verdict   error
@@ -69,6 +71,16 @@ func (d *desk) refused()                             { d.asked++ }
 func (d *desk) config() (agentlink.CustomerKey, kms.Target) {
 	return d.key, target(d.key)
 }
+
+func (d *desk) plan() keyPlan {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.more
+	p.current = d.key
+	return p
+}
+
+func (d *desk) made() { d.news++ }
 
 func (d *desk) record(_ context.Context, e audit.Event) error {
 	if d.noJournal == nil {

@@ -176,6 +176,23 @@ func (s *Store) Put(r Record) (Record, error) {
 	return r, s.write(r)
 }
 
+// Change stores what fn makes of a record as it is at that moment; fn says with false
+// that nothing is to be stored. It gives the record as it is then.
+func (s *Store) Change(key keys.KeyID, fn func(Record) (Record, bool)) (Record, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old, ok := s.records[key]
+	if !ok {
+		return Record{}, fmt.Errorf("change wrapped key %s: it is not here", key)
+	}
+	r, changed := fn(old)
+	if !changed {
+		return old, nil
+	}
+	r.Format, r.Revision, r.Escrowed = r.format(), old.Revision+1, old.Escrowed
+	return r, s.write(r)
+}
+
 // MarkEscrowed notes that the control plane has the record's revision.
 func (s *Store) MarkEscrowed(key keys.KeyID, revision uint64) error {
 	s.mu.Lock()
