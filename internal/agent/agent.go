@@ -74,6 +74,7 @@ func Run(ctx context.Context, cfg Config) error {
 			return err
 		}
 	}
+	cfg.Provider = cfg.Metrics.Meter(cfg.Provider)
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger, dir: layout{cfg.DataDir}, ports: newPorts(cfg.NodePorts),
 		custodes: map[keys.ProjectID]*running[*custodian]{}, nodes: map[keys.NodeID]*running[*node]{},
@@ -171,11 +172,12 @@ func (a *Agent) serve(ctx context.Context) error {
 	}
 	a.kmip, err = kmip.NewServer(kmip.Config{
 		Listener: listener, Keeper: keeper, ClientCAs: []byte(a.id.CAs.KMIPClient),
-		Admission: a.wishes, Keys: a.vault, Logger: a.log,
+		Admission: a.wishes, Keys: a.vault, Logger: a.log, Observe: a.cfg.Metrics.KMIP,
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	a.cfg.Metrics.Add(a.samples)
 	// KMIP and custody outlive the nodes at the end: a node that stops in order
 	// may still need them.
 	ctx, end := context.WithCancel(ctx)
@@ -184,7 +186,7 @@ func (a *Agent) serve(ctx context.Context) error {
 	defer endTail()
 	var parts errgroup.Group
 	for name, run := range map[string]func(context.Context) error{
-		"KMIP server": a.kmip.Serve, "KMIP certificate": keeper.Run, "link certificate": a.linkCert.Run, "reporter": a.reporter.run,
+		"KMIP server": a.kmip.Serve, "KMIP certificate": keeper.Run, "link certificate": a.linkCert.Run, "reporter": a.reporter.run, "metrics": a.serveMetrics,
 		"addresses": a.egress.run,
 	} {
 		parts.Go(func() error {

@@ -14,6 +14,7 @@ import (
 	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kms"
+	"github.com/keywright/keywright/internal/telemetry"
 )
 
 // Config is what an agent needs. All fields but EnrollTokenFile, ReadyFile and
@@ -46,12 +47,16 @@ type Config struct {
 	// has SourceAddresses.
 	EgressAddresses []string
 	Logger          *slog.Logger
+	// Metrics counts, and is shown at http://MetricsListen/metrics if that is set, a
+	// loopback address. Both may be empty.
+	Metrics       *telemetry.Metrics
+	MetricsListen string
 	// afterStep is called between the steps of a rotation: a test fails them there.
 	afterStep func(step string) error
 }
 
 func (c Config) check() error {
-	var errs []error
+	errs := []error{checkMetricsListen(c.MetricsListen)}
 	if c.DataDir == "" || !filepath.IsAbs(c.DataDir) {
 		errs = append(errs, errors.New("data directory: an absolute path is needed"))
 	}

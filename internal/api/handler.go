@@ -23,6 +23,7 @@ import (
 	"github.com/keywright/keywright/internal/control/rotation"
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/keys"
+	"github.com/keywright/keywright/internal/telemetry"
 )
 
 // Audit verifies the control plane's chain of events; the store is one.
@@ -46,6 +47,8 @@ type Config struct {
 	Inventory *inventory.Service
 	// Alert keeps alert configurations and alerts.
 	Alert *alert.Service
+	// Metrics counts requests; nil counts nothing.
+	Metrics *telemetry.Metrics
 	// Audit verifies the chain of events.
 	Audit Audit
 	// Build names the program's version.
@@ -100,6 +103,9 @@ func (c *call) queries(name string) []string { return c.r.URL.Query()[name] }
 
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	counted := &countedWriter{ResponseWriter: w}
+	w = counted
+	defer func() { h.cfg.Metrics.HTTP(r.Method, counted.route, counted.status) }()
 	head := w.Header()
 	head.Set("X-Content-Type-Options", "nosniff")
 	head.Set("Cache-Control", "no-store")
@@ -127,6 +133,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.writeError(w, r, apierr.New(http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED", "%s is not possible here; possible is %s.", r.Method, allowed(byMethod)))
 		return
 	}
+	counted.route = rt.prefix + rt.pattern
 	c := &call{Handler: h, r: r, vars: rt.vars, prefix: rt.prefix}
 	if !rt.open {
 		who, ok := h.identify(w, r)
@@ -137,6 +144,24 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	h.run(w, c, rt.route)
 }
+
+// countedWriter remembers what a request was answered with, for the metrics.
+type countedWriter struct {
+	http.ResponseWriter
+	route  string
+	status int
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (c *countedWriter) WriteHeader(status int) {
+	if c.status == 0 {
+		c.status = status
+	}
+	c.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap gives http.ResponseController what is below.
+func (c *countedWriter) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
 // survive answers for a handler that panicked; the log has where.
 func (h *Handler) survive(w http.ResponseWriter, r *http.Request) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/keywright/keywright/internal/agent"
 	"github.com/keywright/keywright/internal/kms/awskms"
+	"github.com/keywright/keywright/internal/telemetry"
 )
 
 func agentCommand() *cobra.Command {
@@ -39,6 +40,7 @@ func agentCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			cfg.Metrics = telemetry.New(build())
 			cfg.Logger = logger(c)
 			protect(cfg.Logger)
 			if cfg.Provider, err = awskms.New(c.Context(), awskms.Config{CanaryRoleARN: canary, SessionName: "keywright-agent", SourceAddress: bound, Logger: cfg.Logger}); err != nil {
@@ -57,6 +59,7 @@ func agentCommand() *cobra.Command {
 	f.StringVar(&ports, "node-ports", "27100-27199", "ports of database nodes; busy ones are skipped; 0 means any free")
 	f.BoolVar(&cfg.StopNodesOnExit, "stop-nodes-on-exit", false, "stop the database nodes when the agent ends; without it they go on and the next agent adopts them")
 	egressFlags(f, &cfg.EgressAddresses, &source)
+	f.StringVar(&cfg.MetricsListen, "metrics-listen", "", "loopback address that shows metrics for Prometheus at /metrics; empty: none")
 	f.StringVar(&cfg.ReadyFile, "ready-file", "", "file that is written when the agent serves")
 	f.StringVar(&canary, "canary-role-arn", "", "role in the platform's account that tells a customer's refusal from our own fault")
 	return c

@@ -8,11 +8,13 @@ import (
 
 	"github.com/keywright/keywright/internal/api"
 	"github.com/keywright/keywright/internal/server"
+	"github.com/keywright/keywright/internal/telemetry"
 )
 
 func serverCommand() *cobra.Command {
 	var cfg server.Config
 	var source string
+	var tokenFile string
 	var mail mailFlags
 	c := &cobra.Command{
 		Use: "server", Short: "Run the control plane", Args: cobra.NoArgs,
@@ -29,13 +31,19 @@ func serverCommand() *cobra.Command {
 			if err = mail.apply(&cfg); err != nil {
 				return err
 			}
+			cfg.Metrics = telemetry.New(build())
+			if tokenFile != "" {
+				if cfg.MetricsToken, err = keyFile("--metrics-token-file", tokenFile); err != nil {
+					return err
+				}
+			}
 			cfg.Log = logger(c)
 			protect(cfg.Log)
 			cfg.API = func(s server.Services) http.Handler {
 				return api.New(api.Config{
 					Tenant: s.Tenant, Access: s.Access, CMK: s.CMK, Cluster: s.Cluster, Rotation: s.Rotation, Export: s.Export,
 					Inventory: s.Inventory, Audit: s.Store, Network: s.Network,
-					Alert: s.Alert,
+					Alert: s.Alert, Metrics: cfg.Metrics,
 					Build: build(), Logger: cfg.Log,
 				})
 			}
@@ -57,6 +65,7 @@ func serverCommand() *cobra.Command {
 	f.StringVar(&cfg.Hostname, "hostname", "", "name of this machine, as customers see it beside its addresses (default: the machine's)")
 	f.StringVar(&cfg.InitFile, "init-file", "", "file with the first organization and its API key; read while there is none")
 	f.StringVar(&cfg.ReadyFile, "ready-file", "", "file that is written when everything listens")
+	f.StringVar(&tokenFile, "metrics-token-file", "", "file with the token that /metrics demands; without it /metrics is for this machine only")
 	mail.add(f, &cfg)
 	return c
 }

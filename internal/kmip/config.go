@@ -26,6 +26,9 @@ type Config struct {
 	ClientCAs []byte
 	Admission Admission
 	Keys      Keys
+	// Observe, if set, is told of each operation of a request that was carried out or
+	// refused, by names from a fixed list. It has to be quick.
+	Observe func(operation, result string)
 	// Logger gets what the operator should know; nil: nothing. Never secrets.
 	Logger *slog.Logger
 	// Limits: zero fields mean the defaults.

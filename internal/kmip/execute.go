@@ -117,7 +117,33 @@ func (s *Server) handle(ctx context.Context, p Principal, request []byte) (answe
 	defer cancel()
 	r := s.execute(ctx, p, msg)
 	s.releaseOrFail(ctx, p, r)
+	s.observe(r)
 	return r.encode(limit), true
+}
+
+// observe tells of what a request has come to.
+func (s *Server) observe(r *reply) {
+	if s.cfg.Observe == nil {
+		return
+	}
+	for _, it := range r.message.BatchItem {
+		result := "success"
+		if it.ResultStatus != kmip.ResultStatusSuccess {
+			result = "failure"
+		}
+		s.cfg.Observe(operationName(it.Operation), result)
+	}
+}
+
+// operationName names an operation; those that no node sends are one.
+func operationName(op kmip.Operation) string {
+	switch op {
+	case kmip.OperationCreate, kmip.OperationRegister, kmip.OperationGet, kmip.OperationGetAttributes, kmip.OperationActivate,
+		kmip.OperationLocate, kmip.OperationQuery, kmip.OperationDiscoverVersions, kmip.OperationRevoke, kmip.OperationDestroy,
+		kmip.OperationGetAttributeList, kmip.OperationReKey:
+		return ttlv.EnumStr(op)
+	}
+	return "other"
 }
 
 // decode runs the codec under recover. CheckMessage keeps it from nearly every

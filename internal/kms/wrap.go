@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/keywright/keywright/internal/secret"
 )
@@ -33,6 +34,17 @@ func (w *wrapped) open(ctx context.Context, t Target, open func(context.Context,
 		return nil, err
 	}
 	return &wrappedSession{next: s, t: t, around: w.around}, nil
+}
+
+// SourceAddresses forwards to a provider that finds the addresses it calls from (see
+// awskms.Provider); none otherwise.
+func (w *wrapped) SourceAddresses(ctx context.Context) []netip.Addr {
+	if p, ok := w.next.(interface {
+		SourceAddresses(ctx context.Context) []netip.Addr
+	}); ok {
+		return p.SourceAddresses(ctx)
+	}
+	return nil
 }
 
 func (w *wrapped) Forget(t Target) { w.next.Forget(t) }

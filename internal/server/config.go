@@ -25,6 +25,7 @@ import (
 	"github.com/keywright/keywright/internal/kms"
 	"github.com/keywright/keywright/internal/secret"
 	"github.com/keywright/keywright/internal/store"
+	"github.com/keywright/keywright/internal/telemetry"
 )
 
 // Config configures a control plane.
@@ -64,6 +65,10 @@ type Config struct {
 	// PrivateHooks allows webhooks in private networks; those on loopback are possible
 	// when Listen is loopback.
 	PrivateHooks bool
+	// Metrics counts and is shown at /metrics, to this machine or to who has MetricsToken;
+	// nil counts nothing.
+	Metrics      *telemetry.Metrics
+	MetricsToken secret.Bytes
 	// API makes the handler of everything but /healthz and /readyz.
 	API func(Services) http.Handler
 	// Provider replaces AWS; nil means awskms with the SDK's default chain.

@@ -105,6 +105,8 @@ func assemble(ctx context.Context, cfg Config) (p *plane, err error) {
 		p.provider = aws
 		p.closers = append(p.closers, aws.Close)
 	}
+	p.provider = cfg.Metrics.Meter(p.provider)
+	cfg.Metrics.Add(p.samples)
 	keys := cmk.New(cmk.Config{
 		Store: st, Provider: p.provider, Interval: cfg.Interval, KMSEndpoint: cfg.KMSEndpoint, STSEndpoint: cfg.STSEndpoint, Log: cfg.Log,
 	})
@@ -264,6 +266,9 @@ func (p *plane) apiHandler() http.Handler {
 		}
 		_, _ = w.Write([]byte("ready\n"))
 	})
+	if p.cfg.Metrics != nil {
+		mux.Handle("GET /metrics", p.cfg.Metrics.Handler(p.cfg.MetricsToken))
+	}
 	if p.cfg.API != nil {
 		mux.Handle("/", p.cfg.API(p.services))
 	}

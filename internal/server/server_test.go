@@ -27,6 +27,7 @@ import (
 	"github.com/keywright/keywright/internal/pki"
 	"github.com/keywright/keywright/internal/server"
 	"github.com/keywright/keywright/internal/store"
+	"github.com/keywright/keywright/internal/telemetry"
 	"github.com/keywright/keywright/internal/testkit/controltest"
 )
 
@@ -58,7 +59,7 @@ func start(t *testing.T, dir string, aws *controltest.AWS) *plane {
 	go func() {
 		p.done <- server.Run(ctx, server.Config{
 			DataDir: filepath.Join(dir, "data"), Listen: "127.0.0.1:0", AgentListen: "127.0.0.1:0", Interval: time.Second, AWSRegion: "us-east-1",
-			InitFile: initFile, ReadyFile: readyFile, Provider: aws, ShowCreating: time.Millisecond, ShowDeleting: time.Millisecond,
+			InitFile: initFile, ReadyFile: readyFile, Provider: aws, ShowCreating: time.Millisecond, ShowDeleting: time.Millisecond, Metrics: telemetry.New("test"),
 			API: func(s server.Services) http.Handler { got <- s; return http.NotFoundHandler() },
 		})
 	}()

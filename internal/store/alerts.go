@@ -337,3 +337,19 @@ func (t *Tx) KeyTimes() (map[keys.KeyID]time.Time, error) {
 	})
 	return out, err
 }
+
+// WrapState is what wraps in escrow are counted by.
+type WrapState struct {
+	Purpose keys.Purpose `json:"purpose"`
+	State   keys.State   `json:"state"`
+}
+
+// WrapStates counts the wraps in escrow by purpose and state.
+func (t *Tx) WrapStates() (map[WrapState]int, error) {
+	all, err := docs[WrapState](t, `SELECT doc FROM escrow`)
+	out := map[WrapState]int{}
+	for _, w := range all {
+		out[w]++
+	}
+	return out, err
+}

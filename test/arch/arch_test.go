@@ -69,6 +69,7 @@ var neighbours = map[string][]string{
 	"agentlink":           {"custody", "keys", "kms"},
 	"bundle":              {"agentlink", "envelope", "pki"},
 	"client":              {"secret"},
+	"telemetry":           {"kms", "secret"},
 	"policydoc":           {"kms", "keys"},
 }
 
