@@ -17,6 +17,7 @@ import (
 	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kms"
+	"github.com/keywright/keywright/internal/secret"
 )
 
 // custodian keeps this host's verdict on one project's key and enforces it.
@@ -88,7 +89,7 @@ func (c *custodian) update(p agentlink.Project) {
 	c.key, c.plans, c.asked, c.withdrawn = key, planOf(p), max(c.asked, p.Validate), false
 	c.mu.Unlock()
 	c.wraps.poke()
-	if target(key) != target(old) {
+	if !target(key).Equal(target(old)) {
 		c.provider.Forget(target(old))
 	}
 	if key.Generation != old.Generation {
@@ -231,6 +232,7 @@ func target(k agentlink.CustomerKey) kms.Target {
 	return kms.Target{
 		RoleARN: k.RoleARN, ExternalID: k.ExternalID, KeyID: k.KeyARN, Region: k.Region,
 		KMSEndpoint: k.KMSEndpoint, STSEndpoint: k.STSEndpoint,
+		AccessKey: kms.AccessKey{ID: k.AccessKeyID, Secret: secret.FromString(k.SecretAccessKey)},
 	}
 }
 

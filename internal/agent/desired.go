@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"sync"
 
@@ -16,13 +17,15 @@ import (
 )
 
 // wishes holds the newest desired state: in memory with passwords, on disk
-// without. It is safe for concurrent use.
+// without. Secrets of access keys lie in a file of their own. It is safe for concurrent
+// use.
 type wishes struct {
-	path string
+	path, secretsPath string
 	// taking serializes take; mu is never held while the disk is written, since
 	// custody's stop asks here too.
 	taking  sync.Mutex
 	written []byte
+	secrets map[string]string // of access keys, as they lie on the disk
 
 	mu      sync.Mutex
 	current agentlink.Desired
@@ -32,7 +35,7 @@ type wishes struct {
 }
 
 func openWishes(path string) (*wishes, error) {
-	w := &wishes{path: path, changed: make(chan struct{})}
+	w := &wishes{path: path, secretsPath: filepath.Join(filepath.Dir(path), "access-keys.json"), changed: make(chan struct{})}
 	err := durable.ReadJSON(path, &w.current)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -42,6 +45,9 @@ func openWishes(path string) (*wishes, error) {
 	}
 	if err := check(w.current); err != nil {
 		return nil, fmt.Errorf("stored desired state %s: %w", path, err)
+	}
+	if err := w.restoreSecrets(); err != nil {
+		return nil, err
 	}
 	w.index()
 	return w, nil
@@ -62,15 +68,21 @@ func (w *wishes) take(d agentlink.Desired) error {
 		w.freeze(fmt.Sprintf("control plane offers revision %d, this host has %d: was its store restored from a backup?", d.Revision, have.Revision))
 		return errRolledBack
 	}
-	b, err := json.MarshalIndent(withoutPasswords(d), "", "  ")
+	b, err := json.MarshalIndent(withoutSecrets(d), "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode desired state: %w", err)
+	}
+	if err := w.keepSecrets(have, d); err != nil {
+		return err
 	}
 	if !bytes.Equal(b, w.written) {
 		if err := durable.WriteFile(w.path, b, 0o600); err != nil {
 			return err
 		}
 		w.written = b
+	}
+	if err := w.keepSecrets(d); err != nil {
+		return err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -105,9 +117,9 @@ func check(d agentlink.Desired) error {
 	return errors.Join(errs...)
 }
 
-// withoutPasswords is what is kept on disk: neither passwords nor what other
-// validators said at the time, nor orders that would be late.
-func withoutPasswords(d agentlink.Desired) agentlink.Desired {
+// withoutSecrets is what is kept on disk: neither passwords, nor secrets of access keys,
+// nor what other validators said at the time, nor orders that would be late.
+func withoutSecrets(d agentlink.Desired) agentlink.Desired {
 	d.Projects = slices.Clone(d.Projects)
 	for i, p := range d.Projects {
 		d.Projects[i].Validators, d.Projects[i].Drills = nil, nil
@@ -116,6 +128,7 @@ func withoutPasswords(d agentlink.Desired) agentlink.Desired {
 			d.Projects[i].Users[j].Password = ""
 		}
 	}
+	hideAccessKeys(d.Projects)
 	return d
 }
 

@@ -94,7 +94,7 @@ type DesiredRequest struct {
 }
 
 // Desired is everything that one host shall do. The agent keeps the newest on
-// disk (without passwords) so that it restarts without the control plane.
+// disk (without passwords and secrets of access keys) so that it restarts without the control plane.
 type Desired struct {
 	Version int `json:"version"`
 	// Revision never goes down. An agent that is offered an older one than it
@@ -182,6 +182,11 @@ type CustomerKey struct {
 	Generation uint64 `json:"generation"`
 	RoleARN    string `json:"roleArn"`
 	ExternalID string `json:"externalId"`
+	// AccessKeyID and SecretAccessKey are those of an IAM user, instead of a role, while
+	// a migrated project was not switched to one. The agent keeps the secret in a file of
+	// its own (0600), not with the desired state, and removes it with the switch.
+	AccessKeyID     string `json:"accessKeyId,omitempty"`
+	SecretAccessKey string `json:"secretAccessKey,omitempty"`
 	// KeyARN is the full ARN as KMS gave it when the key was configured.
 	KeyARN string `json:"keyArn"`
 	// Region is AWS's name of the region, such as us-east-1.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/keywright/keywright/internal/control/cmk"
 	"github.com/keywright/keywright/internal/keys"
+	"github.com/keywright/keywright/internal/secret"
 )
 
 // kmsBody is the awsKms object of an answer. Without a configuration it is
@@ -17,6 +18,7 @@ type kmsBody struct {
 	KeyID             *string      `json:"customerMasterKeyID"`
 	Region            *string      `json:"region"`
 	RoleID            *keys.RoleID `json:"roleId,omitempty"`
+	AccessKeyID       string       `json:"accessKeyID,omitempty"`
 	PrivateNetworking *bool        `json:"requirePrivateNetworking,omitempty"`
 }
 
@@ -35,7 +37,10 @@ type encryptionBody struct {
 func toEncryptionBody(v cmk.View) encryptionBody {
 	b := encryptionBody{SearchNodes: v.SearchNodes}
 	if v.Enabled {
-		b.AWS = kmsBody{Enabled: true, Valid: v.Valid, KeyID: &v.KeyID, Region: &v.Region, RoleID: &v.Role, PrivateNetworking: &v.PrivateNetworking}
+		b.AWS = kmsBody{Enabled: true, Valid: v.Valid, KeyID: &v.KeyID, Region: &v.Region, AccessKeyID: v.AccessKeyID, PrivateNetworking: &v.PrivateNetworking}
+		if v.Role != "" {
+			b.AWS.RoleID = &v.Role
+		}
 	}
 	return b
 }
@@ -97,7 +102,12 @@ func updateEncryption(c *call) (int, any, error) {
 	if a := in.AWS; a != nil {
 		p.AWS = &cmk.AWSPatch{
 			Enabled: a.Enabled, CustomerMasterKeyID: a.KeyID, Region: a.Region, RoleID: a.RoleID,
-			RequirePrivateNetworking: a.PrivateNetworking, AccessKeyID: a.AccessKeyID, SecretAccessKey: a.SecretAccessKey,
+			RequirePrivateNetworking: a.PrivateNetworking, AccessKeyID: a.AccessKeyID,
+		}
+		if a.SecretAccessKey != nil {
+			v := secret.FromString(*a.SecretAccessKey)
+			defer v.Wipe()
+			p.AWS.SecretAccessKey = &v
 		}
 	}
 	if in.Azure != nil {
@@ -113,16 +123,20 @@ func updateEncryption(c *call) (int, any, error) {
 // keyStatus is what Atlas has no call for: the verdict on a project's key, since
 // when, why, what to do, and who says so.
 type keyStatus struct {
-	Enabled    bool    `json:"enabled"`
-	KeyARN     string  `json:"keyArn,omitempty"`
-	Generation uint64  `json:"generation"`
-	Interval   string  `json:"validationInterval"`
-	Verdict    string  `json:"verdict,omitempty"`
-	Reason     string  `json:"reason,omitempty"`
-	Detail     string  `json:"detail,omitempty"`
-	Remedy     string  `json:"remedy,omitempty"`
-	NoticedBy  string  `json:"noticedBy,omitempty"`
-	Since      *string `json:"since,omitempty"`
+	Enabled    bool   `json:"enabled"`
+	KeyARN     string `json:"keyArn,omitempty"`
+	Generation uint64 `json:"generation"`
+	// AccessKeyID is the access key of a migrated project that was not switched to a role.
+	AccessKeyID string `json:"accessKeyId,omitempty"`
+	// Migrated tells that the project had, or has, an access key.
+	Migrated  bool    `json:"migratedFromCredentials,omitempty"`
+	Interval  string  `json:"validationInterval"`
+	Verdict   string  `json:"verdict,omitempty"`
+	Reason    string  `json:"reason,omitempty"`
+	Detail    string  `json:"detail,omitempty"`
+	Remedy    string  `json:"remedy,omitempty"`
+	NoticedBy string  `json:"noticedBy,omitempty"`
+	Since     *string `json:"since,omitempty"`
 	// Deadline is when GRACE ends and the clusters stop, by the first host's count.
 	Deadline *string `json:"deadline,omitempty"`
 	// Policy is what a confirmed revocation does: STOP, GRACE or ALERT.
@@ -151,6 +165,7 @@ type validatorStatus struct {
 func (c *call) keyStatus(v cmk.View) keyStatus {
 	out := keyStatus{
 		Enabled: v.Enabled, KeyARN: v.KeyARN, Generation: v.Generation, Interval: c.cfg.CMK.Interval().String(), Validators: []validatorStatus{},
+		AccessKeyID: v.AccessKeyID, Migrated: v.MigratedFromCredentials,
 		Links: c.self("groups", string(c.project()), "encryptionAtRest"),
 	}
 	if !v.Enabled {
@@ -185,4 +200,25 @@ func getKeyStatus(c *call) (int, any, error) {
 func tryAgain(c *call) (int, any, error) {
 	v, err := c.cfg.CMK.TryAgain(c.ctx(), c.who, c.project())
 	return http.StatusOK, c.keyStatus(v), err
+}
+
+// credentialsRequest brings the access key of an IAM user into a project.
+type credentialsRequest struct {
+	AccessKeyID     string `json:"accessKeyId"`
+	SecretAccessKey string `json:"secretAccessKey"`
+	KeyID           string `json:"customerMasterKeyId"`
+	Region          string `json:"region"`
+}
+
+func importCredentials(c *call) (int, any, error) {
+	var in credentialsRequest
+	if err := decode(c.r, &in); err != nil {
+		return 0, nil, err
+	}
+	v := secret.FromString(in.SecretAccessKey)
+	defer v.Wipe()
+	out, err := c.cfg.CMK.ImportCredentials(c.ctx(), c.who, c.project(), cmk.Credentials{
+		AccessKeyID: in.AccessKeyID, SecretAccessKey: v, KeyID: in.KeyID, Region: in.Region,
+	})
+	return http.StatusOK, c.keyStatus(out), err
 }

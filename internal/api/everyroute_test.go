@@ -48,6 +48,7 @@ func tour(r *rig) []touch {
 		{"DELETE", legacy, "/groups/{G}/alertConfigs/{AC}", "", 204},
 		{"GET", legacy, "/groups/{G}/encryptionAtRest", "", 200}, {"PATCH", legacy, "/groups/{G}/encryptionAtRest", `{}`, 200},
 		{"GET", "", "/api/keywright/v1/groups/{G}/encryptionAtRest", "", 200}, {"POST", "", "/api/keywright/v1/groups/{G}/encryptionAtRest:tryAgain", "", 200},
+		{"POST", "", "/api/keywright/v1/groups/{G}/encryptionAtRest:importCredentials", `{"accessKeyId":"AKIAEXAMPLEEXAMPLE","secretAccessKey":"example-secret-of-an-access-key","customerMasterKeyId":"x","region":"US_EAST_1"}`, 400},
 		{"GET", "", "/api/keywright/v1/groups/{G}/keyPolicy", "", 200}, {"PATCH", "", "/api/keywright/v1/groups/{G}/keyPolicy", `{"mode":"STOP"}`, 200},
 		{"GET", "", "/api/keywright/v1/groups/{G}/networkAccess", "", 200}, {"POST", "", "/api/keywright/v1/groups/{G}/networkAccess:acknowledge", "", 200},
 		{"GET", "", "/api/keywright/v1/groups/{G}/encryptionAtRest:rehearse", "", 200},

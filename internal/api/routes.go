@@ -119,6 +119,7 @@ func routes() []route {
 
 		{method: get, pattern: "/groups/{groupId}/encryptionAtRest", family: own, handle: getKeyStatus},
 		{method: post, pattern: "/groups/{groupId}/encryptionAtRest:tryAgain", family: own, handle: tryAgain},
+		{method: post, pattern: "/groups/{groupId}/encryptionAtRest:importCredentials", family: own, handle: importCredentials},
 		{method: get, pattern: "/groups/{groupId}/clusters/{clusterName}", family: own, handle: getClusterKeys},
 		{method: post, pattern: "/groups/{groupId}/clusters/{clusterName}:rotateMasterKey", family: own, handle: rotateMasterKey},
 		{method: post, pattern: "/orgs/{orgId}/keys:export", family: own, handle: exportKeys},

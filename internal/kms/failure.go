@@ -56,6 +56,11 @@ const (
 	// candidate it is Revoked (the request is refused); on a configuration that
 	// was accepted once it can only be our own mistake.
 	KeyARNInvalid Reason = "KEY_ARN_INVALID"
+	// AccessKeySecretWrong: the signature does not match. AWS keeps the secret of an
+	// access key as long as the key lives, so on a configuration that was accepted once
+	// something else is at fault (a damaged file, a proxy that alters requests): nothing
+	// was taken back. In the run of a candidate it is Revoked.
+	AccessKeySecretWrong Reason = "ACCESS_KEY_SECRET_WRONG" //nolint:gosec // the name of a reason, not a credential
 )
 
 // The reasons of Outcome Revoked.
@@ -69,6 +74,10 @@ const (
 	KeyNotFound          Reason = "KEY_NOT_FOUND"
 	KeyAccessDenied      Reason = "KEY_ACCESS_DENIED"
 	KeyWrongType         Reason = "KEY_WRONG_TYPE"
+	// AccessKeyInvalid: AWS does not know the customer's access key, or not as an active
+	// one. Nobody but the customer deactivates or deletes it, so it is the withdrawal of
+	// the key, as the end of a role's trust is.
+	AccessKeyInvalid Reason = "ACCESS_KEY_INVALID"
 )
 
 // Local tells whether the reason can hold for one host only (an address condition,

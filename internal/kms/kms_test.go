@@ -191,7 +191,7 @@ func TestMeterSeesEveryCall(t *testing.T) {
 	m := kms.Meter(c, func(o kms.Observation) { mu.Lock(); defer mu.Unlock(); seen = append(seen, o) })
 	c.Deny(target.RoleARN, true, kms.OpEncrypt)
 	kms.Run(t.Context(), m, kms.RunInput{Target: target, Context: probe()})
-	if len(seen) != 3 || seen[2].Operation != kms.OpEncrypt || seen[2].Outcome != kms.Revoked || seen[2].Reason != kms.KeyAccessDenied || seen[2].Target != target || seen[1].Outcome != kms.OK {
+	if len(seen) != 3 || seen[2].Operation != kms.OpEncrypt || seen[2].Outcome != kms.Revoked || seen[2].Reason != kms.KeyAccessDenied || !seen[2].Target.Equal(target) || seen[1].Outcome != kms.OK {
 		t.Errorf("observations %+v", seen)
 	}
 }

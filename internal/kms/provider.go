@@ -16,10 +16,24 @@ const (
 	MaxCiphertext = 6144
 )
 
+// AccessKey is an access key of an IAM user in the customer's account. Only projects
+// that were migrated with one are reached this way.
+type AccessKey struct {
+	// ID is no secret. The zero AccessKey has none.
+	ID     string
+	Secret secret.Bytes
+}
+
+// IsZero tells whether there is no access key.
+func (k AccessKey) IsZero() bool { return k.ID == "" }
+
 // Target names a customer's key and the role that leads to it.
 type Target struct {
 	RoleARN    string
 	ExternalID string
+	// AccessKey, if set, is used instead of the role; no role is assumed then, so there
+	// is no session policy either.
+	AccessKey AccessKey
 	// KeyID is the key as the customer typed it: an id (then it is looked up in the
 	// role's account) or an ARN. Empty when there is no key yet.
 	KeyID  string
@@ -30,8 +44,20 @@ type Target struct {
 	STSEndpoint string
 }
 
+// Equal tells whether two targets are the same way to the same key.
+func (t Target) Equal(o Target) bool {
+	same := t.AccessKey.Secret.Equal(o.AccessKey.Secret)
+	return same && t.place() == o.place()
+}
+
+// place is what is comparable of a target: all but the secret.
+func (t Target) place() [7]string {
+	return [...]string{t.RoleARN, t.ExternalID, t.AccessKey.ID, t.KeyID, t.Region, t.KMSEndpoint, t.STSEndpoint}
+}
+
 // KeyARN is the ARN of the target's key: what the customer typed if it is one, else
-// the ARN that the id has in the role's account. Empty without a key.
+// the ARN that the id has in the role's account. Empty without a key, and for an id that
+// is reached with an access key: only AWS knows whose that is.
 func (t Target) KeyARN() string {
 	if t.KeyID == "" {
 		return ""
@@ -67,7 +93,8 @@ type KeyInfo struct {
 type Provider interface {
 	// Assume makes a fresh AssumeRole over a new connection, with a session policy
 	// that allows the three actions on the target's key only (nothing when there is
-	// no key). The caller closes the session.
+	// no key). With an access key it makes a new connection only. The caller closes the
+	// session.
 	Assume(ctx context.Context, t Target) (Session, error)
 	// Session gives a cached session for traffic. Closing it is harmless. It is no
 	// evidence that the role can still be assumed.

@@ -54,17 +54,39 @@ func RemedyFor(r Reason, op Operation) string {
 		return refusedText(op)
 	case KeyWrongType:
 		return "Use a symmetric customer managed key (SYMMETRIC_DEFAULT) for encryption and decryption (ENCRYPT_DECRYPT)."
+	case AccessKeyInvalid:
+		return "Activate the access key of the IAM user again. If it was deleted, switch the project to an IAM role, or store another access key of a user who may use the key."
+	case AccessKeySecretWrong:
+		return "Store the secret that AWS showed when the access key was made. If it was right before, look for a damaged file and for a proxy that alters requests."
 	default:
 		return "The answer of AWS is not known to Keywright; the log has it in full."
+	}
+}
+
+// RemedyForAccessKey is RemedyFor when the key is reached with an access key: then a user
+// lacks permissions, not a role.
+func RemedyForAccessKey(r Reason, op Operation) string {
+	switch r {
+	case KeyAccessDenied:
+		return "Allow " + permissionOr(op) + " on the key for the IAM user of the access key, in the user's policy and in the key's policy, and look for a denying statement, an address condition, a permissions boundary or a service control policy."
+	case KeyARNInvalid:
+		return "Give the key's id, or its full ARN if it is in another account than the IAM user. An alias cannot be used."
+	case KeyNotFound:
+		return "Check the key's id, Region and account. A key in another account than the IAM user needs its full ARN."
+	default:
+		return RemedyFor(r, op)
 	}
 }
 
 // refusedText is what can be said without the texts of AWS; package policydoc has the
 // exact statement.
 func refusedText(op Operation) string {
-	p := op.Permission()
-	if p == "" {
-		p = "kms:DescribeKey, kms:Encrypt and kms:Decrypt"
+	return "Allow " + permissionOr(op) + " on the key for the role, in the role's policy and in the key's policy, and look for a denying statement, an address condition or a service control policy."
+}
+
+func permissionOr(op Operation) string {
+	if p := op.Permission(); p != "" {
+		return p
 	}
-	return "Allow " + p + " on the key for the role, in the role's policy and in the key's policy, and look for a denying statement, an address condition or a service control policy."
+	return "kms:DescribeKey, kms:Encrypt and kms:Decrypt"
 }

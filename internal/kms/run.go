@@ -37,7 +37,8 @@ type RunInput struct {
 	// Context is the encryption context of probes (keys.ProbeContext).
 	Context map[string]string
 	// Stored is the probe made when the key was configured. Without one the run is
-	// that of a candidate: a key name that the service cannot read is then Revoked.
+	// that of a candidate: a key name that the service cannot read, or the wrong secret
+	// of an access key, is then Revoked.
 	Stored Probe
 }
 
@@ -68,7 +69,8 @@ func Failed(err error, started, ended time.Time) Result {
 
 // Run makes one validation run (key-plane section 1, rule 31): a fresh AssumeRole,
 // DescribeKey, Encrypt and Decrypt of a new probe, Decrypt of the stored one. It
-// takes at most RunTimeout.
+// takes at most RunTimeout. With an access key the run begins with a new connection
+// instead of AssumeRole.
 //
 // A refused permission does not end the run at once: the remaining operations are
 // tried, so that Denied names all that is missing. A stored probe that this key does
@@ -199,10 +201,10 @@ func mismatch(text string) *Failure {
 	}
 }
 
-// candidate turns a name that the service cannot read into a refusal when the run is
-// that of a candidate.
+// candidate turns a name that the service cannot read, and a secret that does not fit,
+// into a refusal when the run is that of a candidate.
 func candidate(in RunInput, f *Failure) *Failure {
-	if f == nil || f.Reason != KeyARNInvalid || !in.Stored.IsZero() {
+	if f == nil || f.Reason != KeyARNInvalid && f.Reason != AccessKeySecretWrong || !in.Stored.IsZero() {
 		return f
 	}
 	g := *f

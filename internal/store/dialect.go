@@ -46,7 +46,7 @@ func sqliteCode(err error) int {
 // they queue up here instead of failing there, and a few for reading.
 func openSQLite(ctx context.Context, path string) (write, read *sql.DB, err error) {
 	open := func(conns int, extra url.Values) (*sql.DB, error) {
-		q := url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"}}
+		q := url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "secure_delete(1)"}}
 		for k, v := range extra {
 			q[k] = append(q[k], v...)
 		}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"github.com/keywright/keywright/internal/keys"
+	"github.com/keywright/keywright/internal/secret"
 )
 
 // PutRole adds or replaces the registration of an IAM role.
@@ -37,7 +38,8 @@ func (t *Tx) DeleteRole(p keys.ProjectID, id keys.RoleID) error {
 }
 
 // PutKeyConfig writes a project's key configuration. KeySince is set here: to now when
-// the key becomes another one.
+// the key becomes another one. If it names no access key, the secret of one that was there
+// before is destroyed.
 func (t *Tx) PutKeyConfig(c KeyConfig) error {
 	old, err := t.KeyConfig(c.Project)
 	if err != nil {
@@ -61,7 +63,37 @@ func (t *Tx) PutKeyConfig(c KeyConfig) error {
 		ON CONFLICT (project_id) DO UPDATE SET role_id = excluded.role_id, enabled = excluded.enabled,
 		generation = excluded.generation, doc = excluded.doc`,
 		string(c.Project), role, flag(c.Enabled), int64(c.Generation), d) //nolint:gosec // counts changes
+	if err != nil || c.AccessKeyID != "" {
+		return err
+	}
+	_, err = t.exec(`DELETE FROM access_key_secrets WHERE project_id = ?`, string(c.Project))
 	return err
+}
+
+func accessKeyPlace(p keys.ProjectID, accessKeyID string) Place {
+	return Place{Table: "access_key_secrets", Row: string(p) + "/" + accessKeyID, Column: "secret"}
+}
+
+// PutAccessKeySecret seals the secret of a project's access key; it replaces the one of
+// another access key.
+func (t *Tx) PutAccessKeySecret(p keys.ProjectID, accessKeyID string, v secret.Bytes) error {
+	sealed, err := t.s.sealer.Seal(accessKeyPlace(p, accessKeyID), v)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(`INSERT INTO access_key_secrets (project_id, secret) VALUES (?, ?)
+		ON CONFLICT (project_id) DO UPDATE SET secret = excluded.secret`, string(p), sealed)
+	return err
+}
+
+// AccessKeySecret gives the secret of the access key that a project's configuration
+// names. ErrNotFound.
+func (t *Tx) AccessKeySecret(p keys.ProjectID, accessKeyID string) (out secret.Bytes, err error) {
+	var sealed string
+	if err := t.row(`SELECT secret FROM access_key_secrets WHERE project_id = ?`, []any{string(p)}, &sealed); err != nil {
+		return out, err
+	}
+	return t.s.sealer.Unseal(accessKeyPlace(p, accessKeyID), sealed)
 }
 
 // KeyConfig gives a project's key configuration; a disabled one of generation 0 if

@@ -111,6 +111,13 @@ type KeyConfig struct {
 	Project keys.ProjectID `json:"project"`
 	Enabled bool           `json:"enabled"`
 	Role    keys.RoleID    `json:"role,omitempty"`
+	// AccessKeyID is set, and Role is not, while the project uses an access key of an IAM
+	// user. Its secret lies sealed in a table of its own and is no part of the record.
+	AccessKeyID string `json:"accessKeyId,omitempty"`
+	// MigratedFromCredentials: the project had, or has, an access key. SwitchedToRole: it
+	// was switched to a role afterwards, which is for ever.
+	MigratedFromCredentials bool `json:"migratedFromCredentials,omitempty"`
+	SwitchedToRole          bool `json:"switchedToRole,omitempty"`
 	// KeyID is the key as the customer typed it; KeyARN what DescribeKey resolved it to.
 	KeyID  string `json:"keyId,omitempty"`
 	KeyARN string `json:"keyArn,omitempty"`

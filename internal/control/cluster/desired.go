@@ -188,7 +188,8 @@ func (s *Service) compose(tx *store.Tx, h store.Host) (agentlink.Desired, string
 }
 
 // newsworthy is what makes a new revision when it changes: all but passwords (their
-// users' revisions tell), the ages of what validators said, and those of orders.
+// users' revisions tell), secrets of access keys (the generation tells), the ages of what
+// validators said, and those of orders.
 func (s *Service) newsworthy(d agentlink.Desired) agentlink.Desired {
 	projects := make([]agentlink.Project, len(d.Projects))
 	for i, p := range d.Projects {
@@ -196,6 +197,14 @@ func (s *Service) newsworthy(d agentlink.Desired) agentlink.Desired {
 		for j, u := range p.Users {
 			u.Password = ""
 			users[j] = u
+		}
+		p.CustomerKey = withoutSecret(p.CustomerKey)
+		if k := p.Candidate; k != nil {
+			p.Candidate = &agentlink.Candidate{CustomerKey: *withoutSecret(&k.CustomerKey), Paused: k.Paused}
+		}
+		p.Retained = slices.Clone(p.Retained)
+		for j := range p.Retained {
+			p.Retained[j].SecretAccessKey = ""
 		}
 		p.Users, p.Validators = users, s.cfg.Custody.Told(p.Validators)
 		p.Drills = slices.Clone(p.Drills)
@@ -233,18 +242,29 @@ func (s *Service) project(tx *store.Tx, id keys.ProjectID, host keys.HostID) (ag
 	return out, err
 }
 
+func withoutSecret(k *agentlink.CustomerKey) *agentlink.CustomerKey {
+	if k == nil {
+		return nil
+	}
+	out := *k
+	out.SecretAccessKey = ""
+	return &out
+}
+
 // customerKey is a configuration as hosts are told it.
 func (s *Service) customerKey(tx *store.Tx, c store.KeyConfig) (*agentlink.CustomerKey, error) {
-	role, err := tx.Role(c.Project, c.Role)
+	role, access, err := cmk.Reach(tx, c)
 	if err != nil {
 		return nil, err
 	}
+	defer access.Secret.Wipe()
 	kmsEndpoint, stsEndpoint := s.cfg.Custody.Endpoints()
 	policy := s.cfg.Custody.Policy(c)
 	out := &agentlink.CustomerKey{
 		Generation: c.Generation, RoleARN: role.ARN, ExternalID: role.ExternalID, KeyARN: c.KeyARN, Region: cmk.AWSRegion(c.Region),
 		Probe: c.Probe, ProbeSHA256: c.ProbeSHA256, Interval: agentlink.Duration(policy.Interval),
 		KMSEndpoint: kmsEndpoint, STSEndpoint: stsEndpoint,
+		AccessKeyID: access.ID, SecretAccessKey: string(access.Secret.Reveal()),
 	}
 	if policy.Mode != custody.ModeStop || policy.UnreachableLimit != 0 {
 		out.Policy = agentlink.KeyPolicy{

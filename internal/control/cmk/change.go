@@ -97,6 +97,9 @@ func decideStaged(c store.KeyChange, f facts) store.KeyChange {
 	if f.proven && f.unwrapped == 0 && all(f.hosts, func(h HostProgress) bool { return h.ready(c.Generation) }) {
 		c = enter(c, f, store.ChangeCommitted, "")
 		c.Committed, c.Retires = f.now, f.now.Add(Retention)
+		if Switches(c.Previous, c.Candidate) {
+			c.Retires = f.now // there is no way back to an access key
+		}
 	}
 	return c
 }

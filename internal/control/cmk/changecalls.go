@@ -74,6 +74,7 @@ func (s *Service) Rollback(ctx context.Context, p tenant.Principal, project keys
 	defer lock.Unlock()
 	var old, next store.KeyConfig
 	var role store.AccessRole
+	var access kms.AccessKey
 	if err := s.st.View(ctx, func(tx *store.Tx) (err error) {
 		if _, err = tenant.RequireKeyOwner(tx, p, project); err != nil {
 			return err
@@ -95,20 +96,24 @@ func (s *Service) Rollback(ctx context.Context, p tenant.Principal, project keys
 		if !tx.Now().Before(c.Retires) {
 			return noChange(project, "the configuration before was kept until "+c.Retires.Format(time.RFC3339))
 		}
+		if c.Previous.AccessKeyID != old.AccessKeyID {
+			return noChange(project, "there is no way back from a role to access keys, and none to an access key that was replaced")
+		}
 		next = carry(c.Previous, old)
-		role, err = usableRole(tx, project, next.Role)
+		role, access, err = reachCandidate(tx, next, Patch{})
 		return err
 	}); err != nil {
 		return View{}, err
 	}
+	defer access.Secret.Wipe()
 	r := kms.Run(ctx, s.cfg.Provider, kms.RunInput{
-		Target: s.target(next, role, next.KeyARN), Context: keys.ProbeContext(s.st.Deployment(), project).Map(),
+		Target: s.target(next, role, access, next.KeyARN), Context: keys.ProbeContext(s.st.Deployment(), project).Map(),
 		Stored: kms.Probe{Ciphertext: next.Probe, Digest: next.ProbeSHA256},
 	})
 	if r.Outcome != kms.OK {
 		return View{}, s.refuse(ctx, p, project, old, refusal(next, role, r))
 	}
-	err := s.stageOrCommit(ctx, p, candidate{config: next, role: role, result: r, rollback: true}, old)
+	err := s.stageOrCommit(ctx, p, candidate{config: next, role: role, access: access, result: r, rollback: true}, old)
 	if errors.Is(err, errMoved) {
 		err = apierr.Conflict("CONFLICT", "The configuration of group %s was changed meanwhile; nothing was changed. Look at it and try again.", project)
 	}

@@ -286,6 +286,10 @@ type Staged struct {
 // Staged gives what is prepared, kept and to be dropped in a project.
 func (s *Service) Staged(tx *store.Tx, project keys.ProjectID) (out Staged, err error) {
 	changes, err := tx.KeyChanges(project)
+	if err != nil || len(changes) == 0 {
+		return out, err
+	}
+	now, err := tx.KeyConfig(project)
 	if err != nil {
 		return out, err
 	}
@@ -295,7 +299,7 @@ func (s *Service) Staged(tx *store.Tx, project keys.ProjectID) (out Staged, err 
 		case c.Staged():
 			candidate := c.Candidate
 			out.Candidate, out.Paused = &candidate, c.State == store.ChangePaused
-		case c.State == store.ChangeCommitted:
+		case c.State == store.ChangeCommitted && c.Previous.AccessKeyID == now.AccessKeyID:
 			out.Retained = append(out.Retained, c.Previous)
 		}
 		if c.Drop != nil && c.Dropped.IsZero() {

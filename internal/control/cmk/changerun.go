@@ -157,17 +157,19 @@ func (s *Service) try(ctx context.Context, c store.KeyChange, background func(fu
 func (s *Service) tried(ctx context.Context, c store.KeyChange, t trial) trial {
 	span := s.Policy(c.Candidate).C()
 	var role store.AccessRole
+	var access kms.AccessKey
 	err := s.st.View(ctx, func(tx *store.Tx) (err error) {
-		role, err = tx.Role(c.Project, c.Candidate.Role)
+		role, access, err = Reach(tx, c.Candidate)
 		return err
 	})
+	defer access.Secret.Wipe()
 	if err != nil {
 		t.next = s.clock() + time.Second
 		return t
 	}
 	at := s.clock()
 	r := kms.Run(ctx, s.cfg.Provider, kms.RunInput{
-		Target: s.target(c.Candidate, role, c.Candidate.KeyARN), Context: keys.ProbeContext(s.st.Deployment(), c.Project).Map(),
+		Target: s.target(c.Candidate, role, access, c.Candidate.KeyARN), Context: keys.ProbeContext(s.st.Deployment(), c.Project).Map(),
 		Stored: kms.Probe{Ciphertext: c.Candidate.Probe, Digest: c.Candidate.ProbeSHA256},
 	})
 	switch r.Outcome {

@@ -105,10 +105,7 @@ func (s *Service) stepEvents(tx *store.Tx, p tenant.Principal, pr store.Project,
 		case store.ChangeAborted:
 			event("ENCRYPTION_AT_REST_CHANGE_ABORTED", "The change of the customer key was aborted; the key %s stays in force and nothing was changed. %s", next.Previous.KeyARN, next.Why)
 		case store.ChangeCommitted:
-			role := roleARN(tx, next.Candidate)
-			event("ENCRYPTION_AT_REST_CONFIGURATION_UPDATED", "Encryption at rest uses the key %s in %s through the role %s. The configuration before can be rolled back to until %s; leave its key %s enabled until it is told that nothing needs it.",
-				next.Candidate.KeyARN, next.Candidate.Region, role, next.Retires.Format("2006-01-02 15:04 MST"), next.Previous.KeyARN)
-			out[len(out)-1].Data["roleArn"] = role
+			out = append(out, committedEvent(tx, p, pr, next))
 		case store.ChangeRetired:
 			event("ENCRYPTION_AT_REST_CHANGE_RETIRED", "The configuration before (key %s) is not kept any more: no rollback to it is possible.", next.Previous.KeyARN)
 		}
@@ -118,17 +115,26 @@ func (s *Service) stepEvents(tx *store.Tx, p tenant.Principal, pr store.Project,
 		if next.Rewrap {
 			what = "the key before, " + next.Previous.KeyARN
 		}
+		if Switches(next.Previous, next.Candidate) {
+			event("ENCRYPTION_AT_REST_PREVIOUS_NOT_NEEDED", "Every host acts on the new configuration: nothing needs the access key %s any more. Delete it in IAM.", next.Previous.AccessKeyID)
+			return out
+		}
 		event("ENCRYPTION_AT_REST_PREVIOUS_NOT_NEEDED", "Every host acts on the new configuration: nothing needs %s any more, but a rollback, which is possible until %s.", what, next.Retires.Format("2006-01-02 15:04 MST"))
 	}
 	return out
 }
 
-func roleARN(tx *store.Tx, c store.KeyConfig) string {
-	r, err := tx.Role(c.Project, c.Role)
+// committedEvent tells that what was prepared is in force.
+func committedEvent(tx *store.Tx, p tenant.Principal, pr store.Project, c store.KeyChange) audit.Event {
+	role, err := tx.Role(c.Project, c.Candidate.Role)
 	if err != nil {
-		return string(c.Role)
+		role = store.AccessRole{ID: c.Candidate.Role, ARN: string(c.Candidate.Role)}
 	}
-	return r.ARN
+	e := reachEvent(p, pr, c.Previous, c.Candidate, role)
+	if !Switches(c.Previous, c.Candidate) {
+		e.Message += fmt.Sprintf(" The configuration before can be rolled back to until %s; leave its key %s enabled until it is told that nothing needs it.", c.Retires.Format("2006-01-02 15:04 MST"), c.Previous.KeyARN)
+	}
+	return e
 }
 
 // endAll ends every change of a project whose key management is switched off: no key is

@@ -11,6 +11,7 @@ import (
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kms"
+	"github.com/keywright/keywright/internal/secret"
 	"github.com/keywright/keywright/internal/store"
 	"github.com/keywright/keywright/internal/testkit/controltest"
 )
@@ -123,7 +124,7 @@ func TestRefusalsChangeNothing(t *testing.T) {
 			return cmk.Patch{AWS: &cmk.AWSPatch{RoleID: ptr(string(r.ID))}}
 		}, "CLOUD_PROVIDER_ACCESS_ROLE_NOT_AUTHORIZED", nil},
 		"access keys": {func(env) cmk.Patch {
-			return cmk.Patch{AWS: &cmk.AWSPatch{AccessKeyID: ptr("AKIAEXAMPLEEXAMPLE"), SecretAccessKey: ptr("x")}}
+			return cmk.Patch{AWS: &cmk.AWSPatch{AccessKeyID: ptr("AKIAEXAMPLEEXAMPLE"), SecretAccessKey: ptr(secret.FromString("x"))}}
 		}, "AWS_KMS_CREDENTIALS_AUTH_DEPRECATED", nil},
 		"private networking": {func(env) cmk.Patch { return cmk.Patch{AWS: &cmk.AWSPatch{RequirePrivateNetworking: ptr(true)}} }, "FEATURE_UNSUPPORTED", nil},
 		"another service":    {func(env) cmk.Patch { return cmk.Patch{Azure: &cmk.OtherPatch{Enabled: ptr(true)}} }, "ENCRYPTION_AT_REST_PROVIDER_NOT_SUPPORTED", nil},

@@ -279,11 +279,12 @@ func (s *Service) forget(ctx context.Context, project keys.ProjectID) {
 		if err != nil || !c.Enabled {
 			return err
 		}
-		role, err := tx.Role(project, c.Role)
-		t = s.target(c, role, c.KeyARN)
+		role, access, err := Reach(tx, c)
+		access.Secret.Wipe()
+		t = s.target(c, role, access, c.KeyARN)
 		return err
 	})
-	if err == nil && t.RoleARN != "" {
+	if err == nil && (t.RoleARN != "" || !t.AccessKey.IsZero()) {
 		s.cfg.Provider.Forget(t)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/keywright/keywright/internal/apierr"
 	"github.com/keywright/keywright/internal/keys"
+	"github.com/keywright/keywright/internal/secret"
 	"github.com/keywright/keywright/internal/store"
 )
 
@@ -17,6 +18,8 @@ type Patch struct {
 	// Azure and Google: only being off is supported.
 	Azure, Google         *OtherPatch
 	EnabledForSearchNodes *bool
+	// imports: an operator brings an access key into the project.
+	imports bool
 }
 
 // AWSPatch is the awsKms object. Valid, which clients send back, is not part of it.
@@ -26,8 +29,9 @@ type AWSPatch struct {
 	Region                   *string
 	RoleID                   *string
 	RequirePrivateNetworking *bool
-	// AccessKeyID and SecretAccessKey are refused; only whether they were sent counts.
-	AccessKeyID, SecretAccessKey *string
+	// AccessKeyID and SecretAccessKey are refused but in projects that have an access key.
+	AccessKeyID     *string
+	SecretAccessKey *secret.Bytes
 }
 
 // OtherPatch is the object of another key service.
@@ -59,9 +63,6 @@ func (p *Patch) check() error {
 	a := p.AWS
 	if a == nil {
 		return nil
-	}
-	if a.AccessKeyID != nil || a.SecretAccessKey != nil {
-		return apierr.BadRequest("AWS_KMS_CREDENTIALS_AUTH_DEPRECATED", "Access keys are not accepted for AWS KMS. Register an IAM role (POST /groups/{groupId}/cloudProviderAccess), authorize it, and give its roleId.")
 	}
 	if a.RequirePrivateNetworking != nil && *a.RequirePrivateNetworking {
 		return apierr.BadRequest("FEATURE_UNSUPPORTED", "requirePrivateNetworking is not supported: the control plane and the hosts reach AWS KMS through the network that they have. Leave it out or send false.").With("requirePrivateNetworking")
@@ -103,8 +104,8 @@ func checkKeyID(id string) error {
 // disables tells whether the patch switches key management off.
 func (p Patch) disables() bool { return p.AWS != nil && p.AWS.Enabled != nil && !*p.AWS.Enabled }
 
-// apply merges the patch into a configuration. keyChanged tells whether role, key or
-// region are others than before, so that a validation run is needed.
+// apply merges the patch into a configuration. keyChanged tells whether role (or access
+// key), key or region are others than before, so that a validation run is needed.
 func (p Patch) apply(old store.KeyConfig) (c store.KeyConfig, keyChanged bool, err error) {
 	c = old
 	if p.EnabledForSearchNodes != nil {
@@ -114,6 +115,9 @@ func (p Patch) apply(old store.KeyConfig) (c store.KeyConfig, keyChanged bool, e
 	if a == nil || *a == (AWSPatch{}) {
 		return c, false, nil
 	}
+	if err := p.credentialsAllowed(old); err != nil {
+		return c, false, err
+	}
 	set := func(into *string, v *string) {
 		if v != nil && *v != "" {
 			*into = *v
@@ -121,9 +125,9 @@ func (p Patch) apply(old store.KeyConfig) (c store.KeyConfig, keyChanged bool, e
 	}
 	set(&c.KeyID, a.CustomerMasterKeyID)
 	set(&c.Region, a.Region)
-	role := string(c.Role)
-	set(&role, a.RoleID)
-	c.Role = keys.RoleID(role)
+	if err := p.applyReach(old, &c); err != nil {
+		return c, false, err
+	}
 	if a.RequirePrivateNetworking != nil {
 		c.PrivateNetworking = *a.RequirePrivateNetworking
 	}
@@ -134,7 +138,7 @@ func (p Patch) apply(old store.KeyConfig) (c store.KeyConfig, keyChanged bool, e
 		c.Enabled = true
 	}
 	for _, f := range []struct{ name, value, what string }{
-		{"awsKms.roleId", role, "the roleId of an authorized cloud provider access role"},
+		{"awsKms.roleId", string(c.Role) + c.AccessKeyID, "the roleId of an authorized cloud provider access role"},
 		{"awsKms.customerMasterKeyID", c.KeyID, "the id or ARN of the KMS key"},
 		{"awsKms.region", c.Region, "the key's region, such as US_EAST_1"},
 	} {
@@ -146,7 +150,8 @@ func (p Patch) apply(old store.KeyConfig) (c store.KeyConfig, keyChanged bool, e
 		return c, false, apierr.NotFound("AWS_CUSTOMER_MASTER_KEY_NOT_FOUND",
 			"The key %s is in region %s, not in %s (%s). Send the region that the ARN names.", c.KeyID, arn.Region, c.Region, AWSRegion(c.Region)).With(c.KeyID)
 	}
-	return c, !old.Enabled || c.Role != old.Role || c.KeyID != old.KeyID || c.Region != old.Region, nil
+	reached := c.Role != old.Role || c.AccessKeyID != old.AccessKeyID || c.AccessKeyID != "" && a.SecretAccessKey != nil
+	return c, !old.Enabled || reached || c.KeyID != old.KeyID || c.Region != old.Region, nil
 }
 
 func missing(field, what string) error {

@@ -70,6 +70,7 @@ func (p *prober) run(ctx context.Context, generation uint64) kms.Result {
 	begun := time.Now()
 	var c store.KeyConfig
 	var role store.AccessRole
+	var access kms.AccessKey
 	err := p.s.st.View(ctx, func(tx *store.Tx) (err error) {
 		if c, err = tx.KeyConfig(p.project); err != nil {
 			return err
@@ -77,7 +78,7 @@ func (p *prober) run(ctx context.Context, generation uint64) kms.Result {
 		if !c.Enabled || c.Generation != generation {
 			return errMoved
 		}
-		role, err = tx.Role(p.project, c.Role)
+		role, access, err = Reach(tx, c)
 		return err
 	})
 	if errors.Is(err, errMoved) {
@@ -87,8 +88,9 @@ func (p *prober) run(ctx context.Context, generation uint64) kms.Result {
 		// Nothing was asked, so nothing is said about the key.
 		return kms.Failed(errors.Join(errors.New("read configuration"), err), begun, time.Now())
 	}
+	defer access.Secret.Wipe()
 	r := kms.Run(ctx, p.s.cfg.Provider, kms.RunInput{
-		Target:  p.s.target(c, role, c.KeyARN),
+		Target:  p.s.target(c, role, access, c.KeyARN),
 		Context: keys.ProbeContext(p.s.st.Deployment(), p.project).Map(),
 		Stored:  kms.Probe{Ciphertext: c.Probe, Digest: c.ProbeSHA256},
 	})

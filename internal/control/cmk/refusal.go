@@ -25,6 +25,10 @@ func refusal(c store.KeyConfig, role store.AccessRole, r kms.Result) *apierr.Err
 	switch r.Reason {
 	case kms.RoleNotAssumable, kms.RoleARNInvalid, kms.PlatformPermissions:
 		return bad("CANNOT_ASSUME_ROLE", "The role "+role.ARN+" cannot be assumed.").With(string(role.ID))
+	case kms.AccessKeyInvalid:
+		return bad("INVALID_AWS_CREDENTIALS", "AWS does not accept the access key "+c.AccessKeyID+"; one that was just made is accepted after some seconds.").With(c.AccessKeyID)
+	case kms.AccessKeySecretWrong:
+		return bad("INVALID_AWS_CREDENTIALS", "The secret is not that of the access key "+c.AccessKeyID+".").With(c.AccessKeyID)
 	case kms.KeyDisabled, kms.KeyStoreDisconnected:
 		return bad("AWS_KMS_CUSTOMER_MASTER_KEY_NOT_ENABLED", "The key "+c.KeyID+" is not enabled.")
 	case kms.KeyPendingDeletion:
@@ -49,13 +53,16 @@ func refusal(c store.KeyConfig, role store.AccessRole, r kms.Result) *apierr.Err
 
 func notFound(c store.KeyConfig, role store.AccessRole) string {
 	account := "the role's account"
+	if c.AccessKeyID != "" {
+		account = "the account of the access key's user"
+	}
 	if a, err := keys.ParseARN(role.ARN); err == nil {
 		account = "account " + a.Account + " (the role's)"
 	}
 	if strings.HasPrefix(c.KeyID, "arn:") {
 		return fmt.Sprintf("There is no key %s in %s.", c.KeyID, c.Region)
 	}
-	return fmt.Sprintf("There is no key %s in %s of %s. A key in another account than the role must be given by its full ARN; a key in another region needs that region.", c.KeyID, c.Region, account)
+	return fmt.Sprintf("There is no key %s in %s of %s. A key in another account than that must be given by its full ARN; a key in another region needs that region.", c.KeyID, c.Region, account)
 }
 
 // denied names the missing permissions and gives the statement that adds them.
@@ -65,6 +72,9 @@ func denied(c store.KeyConfig, role store.AccessRole, r kms.Result, f *kms.Failu
 		missing = []string{f.MissingPermission}
 	}
 	key := r.Key.ARN
+	if c.AccessKeyID != "" {
+		return deniedUser(c, key, missing, f)
+	}
 	if key == "" {
 		key = kms.Target{RoleARN: role.ARN, KeyID: c.KeyID, Region: AWSRegion(c.Region)}.KeyARN()
 	}
@@ -80,6 +90,19 @@ func denied(c store.KeyConfig, role store.AccessRole, r kms.Result, f *kms.Failu
 	}
 	fmt.Fprintf(&b, " (%s) %s", f.Detail(), f.Remedy)
 	return apierr.BadRequest("NO_PERMISSION_TO_ENCRYPT_DECRYPT", "%s", b.String()).With(missing...).Because(f)
+}
+
+// deniedUser is denied for an access key. Who its user is only AWS knows.
+func deniedUser(c store.KeyConfig, key string, missing []string, f *kms.Failure) *apierr.Error {
+	if key == "" {
+		key = c.KeyID
+	}
+	if !strings.HasPrefix(key, "arn:") {
+		key = "arn:aws:kms:" + AWSRegion(c.Region) + ":*:key/" + key
+	}
+	return apierr.BadRequest("NO_PERMISSION_TO_ENCRYPT_DECRYPT",
+		"The IAM user of the access key %s may not use the key %s: it lacks %s. Add this statement to the user's policy: %s. (%s) %s",
+		c.AccessKeyID, c.KeyID, list(missing), statement(needed(), key, ""), f.Detail(), f.Remedy).With(missing...).Because(f)
 }
 
 // needed are the permissions that the customer's role must have, and no others.

@@ -252,9 +252,9 @@ func NotEnabled(project keys.ProjectID) error {
 }
 
 // target is how a configuration is reached.
-func (s *Service) target(c store.KeyConfig, r store.AccessRole, key string) kms.Target {
+func (s *Service) target(c store.KeyConfig, r store.AccessRole, access kms.AccessKey, key string) kms.Target {
 	return kms.Target{
-		RoleARN: r.ARN, ExternalID: r.ExternalID, KeyID: key, Region: AWSRegion(c.Region),
+		RoleARN: r.ARN, ExternalID: r.ExternalID, AccessKey: access, KeyID: key, Region: AWSRegion(c.Region),
 		KMSEndpoint: s.cfg.KMSEndpoint, STSEndpoint: s.cfg.STSEndpoint,
 	}
 }

@@ -34,6 +34,10 @@ func (s *Service) Update(ctx context.Context, p tenant.Principal, project keys.P
 	}); err != nil {
 		return View{}, err
 	}
+	return s.change(ctx, p, project, patch)
+}
+
+func (s *Service) change(ctx context.Context, p tenant.Principal, project keys.ProjectID, patch Patch) (View, error) {
 	if err := patch.check(); err != nil {
 		return View{}, err
 	}
@@ -58,6 +62,7 @@ func (s *Service) update(ctx context.Context, p tenant.Principal, project keys.P
 	}
 	var old, next store.KeyConfig
 	var role store.AccessRole
+	var access kms.AccessKey
 	var changed bool
 	err := s.st.View(ctx, func(tx *store.Tx) (err error) {
 		if _, err = tenant.RequireKeyOwner(tx, p, project); err != nil {
@@ -82,29 +87,33 @@ func (s *Service) update(ctx context.Context, p tenant.Principal, project keys.P
 		if inProgress {
 			return changeInProgress(staged)
 		}
-		role, err = usableRole(tx, project, next.Role)
+		role, access, err = reachCandidate(tx, next, patch)
 		return err
 	})
 	if err != nil {
 		return err
 	}
+	defer access.Secret.Wipe()
 	if !changed {
 		return s.settings(ctx, p, old, next.SearchNodes)
 	}
-	result, refusal := s.validate(ctx, old, next, role)
+	result, refusal := s.validate(ctx, old, next, role, access)
 	if refusal != nil {
 		return s.refuse(ctx, p, project, old, refusal)
 	}
 	next.KeyARN, next.Probe, next.ProbeSHA256 = result.Key.ARN, result.Probe.Ciphertext, result.Probe.Digest
-	return s.stageOrCommit(ctx, p, candidate{config: next, role: role, result: result}, old)
+	return s.stageOrCommit(ctx, p, candidate{config: next, role: role, access: access, newSecret: patch.newSecret(), result: result}, old)
 }
 
 // candidate is a configuration whose run was OK.
 type candidate struct {
-	config   store.KeyConfig
-	role     store.AccessRole
-	result   kms.Result
-	rollback bool
+	config store.KeyConfig
+	// role or access is how the key is reached; newSecret: its secret came just now.
+	role      store.AccessRole
+	access    kms.AccessKey
+	newSecret bool
+	result    kms.Result
+	rollback  bool
 }
 
 // stageOrCommit puts a validated candidate in force, at once if no key is kept under
@@ -119,6 +128,9 @@ func (s *Service) stageOrCommit(ctx context.Context, p tenant.Principal, c candi
 	}
 	if !stage {
 		return s.commit(ctx, p, old, c)
+	}
+	if why := c.tooMuchAtOnce(old); why != nil {
+		return s.refuse(ctx, p, old.Project, old, why)
 	}
 	via, why := false, (*apierr.Error)(nil)
 	if !c.rollback && !keys.SameKey(old.KeyARN, c.config.KeyARN) {
@@ -168,29 +180,29 @@ func needsStaging(tx *store.Tx, old, next store.KeyConfig) (bool, error) {
 func (s *Service) readable(ctx context.Context, old store.KeyConfig, c candidate) (viaCandidate bool, why *apierr.Error) {
 	var v store.Verdict
 	var own store.AccessRole
+	var access kms.AccessKey
 	if err := s.st.View(ctx, func(tx *store.Tx) (err error) {
 		if v, err = tx.Verdict(old.Project); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		own, err = tx.Role(old.Project, old.Role)
+		own, access, err = Reach(tx, old)
 		return err
 	}); err != nil {
 		return false, apierr.New(503, "SERVICE_UNAVAILABLE", "The configuration could not be read, nothing was changed.").Because(err)
 	}
+	defer access.Secret.Wipe()
 	if custody.Verdict(v.Kind) == custody.Valid {
 		return false, nil
 	}
 	in := kms.RunInput{
-		Target: s.target(old, own, old.KeyARN), Context: keys.ProbeContext(s.st.Deployment(), old.Project).Map(),
+		Target: s.target(old, own, access, old.KeyARN), Context: keys.ProbeContext(s.st.Deployment(), old.Project).Map(),
 		Stored: kms.Probe{Ciphertext: old.Probe, Digest: old.ProbeSHA256},
 	}
 	first := kms.OpenProbe(ctx, s.cfg.Provider, in)
 	if first == nil {
 		return false, nil
 	}
-	through := old
-	through.Role = c.config.Role
-	in.Target = s.target(through, c.role, old.KeyARN)
+	in.Target = s.target(old, c.role, c.access, old.KeyARN)
 	if kms.OpenProbe(ctx, s.cfg.Provider, in) == nil {
 		return true, nil
 	}
@@ -254,9 +266,9 @@ func (s *Service) unchanged(tx *store.Tx, p tenant.Principal, old store.KeyConfi
 
 // validate runs the candidate. Where a key is in use already and the candidate is
 // the same key reached otherwise, it must also open the stored probe (rule 24).
-func (s *Service) validate(ctx context.Context, old, next store.KeyConfig, role store.AccessRole) (kms.Result, *apierr.Error) {
+func (s *Service) validate(ctx context.Context, old, next store.KeyConfig, role store.AccessRole, access kms.AccessKey) (kms.Result, *apierr.Error) {
 	in := kms.RunInput{
-		Target: s.target(next, role, next.KeyID), Context: keys.ProbeContext(s.st.Deployment(), next.Project).Map(),
+		Target: s.target(next, role, access, next.KeyID), Context: keys.ProbeContext(s.st.Deployment(), next.Project).Map(),
 	}
 	r := kms.Run(ctx, s.cfg.Provider, in)
 	if r.Outcome == kms.OK && old.Enabled && keys.SameKey(old.KeyARN, r.Key.ARN) {
@@ -301,6 +313,9 @@ func (s *Service) proceed(tx *store.Tx, p tenant.Principal, old store.KeyConfig,
 	if staged, ok := stagedIn(changes); ok {
 		return pr, now, changeInProgress(staged)
 	}
+	if c.config.AccessKeyID != "" {
+		return pr, now, nil
+	}
 	proven, err := usableRole(tx, old.Project, c.config.Role)
 	if err == nil && proven.ARN != c.role.ARN {
 		err = errMoved
@@ -328,9 +343,12 @@ func (s *Service) commit(ctx context.Context, p tenant.Principal, old store.KeyC
 		if err := tx.PutKeyConfig(next); err != nil {
 			return err
 		}
-		e := tenant.Event(p, "ENCRYPTION_AT_REST_CONFIGURATION_UPDATED", pr, "Encryption at rest uses the key %s in %s through the role %s.", next.KeyARN, next.Region, c.role.ARN)
-		e.Data["keyArn"], e.Data["roleArn"], e.Data["roleId"] = next.KeyARN, c.role.ARN, string(c.role.ID)
-		if err := tx.Append(e); err != nil {
+		if c.newSecret {
+			if err := tx.PutAccessKeySecret(next.Project, next.AccessKeyID, c.access.Secret); err != nil {
+				return err
+			}
+		}
+		if err := tx.Append(reachEvent(p, pr, old, next, c.role)); err != nil {
 			return err
 		}
 		if old.Enabled {
@@ -372,7 +390,11 @@ func (s *Service) disable(ctx context.Context, p tenant.Principal, project keys.
 			return err
 		}
 		next := store.KeyConfig{Project: project, Generation: old.Generation, Validate: old.Validate, SearchNodes: old.SearchNodes, Updated: tx.Now(),
-			Mode: old.Mode, Grace: old.Grace, UnreachableLimit: old.UnreachableLimit}
+			Mode: old.Mode, Grace: old.Grace, UnreachableLimit: old.UnreachableLimit,
+			MigratedFromCredentials: old.MigratedFromCredentials, SwitchedToRole: old.SwitchedToRole}
+		if err := patch.credentialsAllowed(old); err != nil {
+			return err
+		}
 		if patch.EnabledForSearchNodes != nil {
 			next.SearchNodes = *patch.EnabledForSearchNodes
 		}

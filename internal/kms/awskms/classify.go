@@ -38,6 +38,23 @@ func classify(err error, op kms.Operation) *kms.Failure {
 	return f
 }
 
+// withAccessKey judges what KMS says about the customer's own access key, which no session
+// is between: row 12 of aws-kms 4.5 is not about us then. That the key is not known, or not
+// active, is a statement about the customer's credentials, and only the customer can make
+// it true. A signature that does not match says that what we hold is not what AWS gave.
+func withAccessKey(f *kms.Failure) *kms.Failure {
+	if f.Reason == kms.SessionRefused || f.Reason == kms.Unknown {
+		switch f.Code {
+		case "UnrecognizedClientException", "InvalidClientTokenId", "InvalidClientTokenIdException":
+			f.Outcome, f.Reason = kms.Revoked, kms.AccessKeyInvalid
+		case "InvalidSignatureException", "SignatureDoesNotMatch":
+			f.Outcome, f.Reason = kms.Unreachable, kms.AccessKeySecretWrong
+		}
+	}
+	f.Remedy = kms.RemedyForAccessKey(f.Reason, f.Operation)
+	return f
+}
+
 // empty is the failure of an answer that lacks what it must have.
 func empty(op kms.Operation) *kms.Failure {
 	return &kms.Failure{

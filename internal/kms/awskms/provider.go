@@ -64,7 +64,15 @@ type Provider struct {
 	sources *sources
 
 	mu       sync.Mutex
-	sessions map[kms.Target]*session
+	sessions map[place]*session
+}
+
+// place is what tells cached sessions apart. The secret of an access key is compared
+// when a session is looked up.
+type place struct{ role, external, accessKey, key, region, kms, sts string }
+
+func placeOf(t kms.Target) place {
+	return place{t.RoleARN, t.ExternalID, t.AccessKey.ID, t.KeyID, t.Region, t.KMSEndpoint, t.STSEndpoint}
 }
 
 var _ kms.Provider = (*Provider)(nil)
@@ -72,7 +80,7 @@ var _ kms.Provider = (*Provider)(nil)
 // New makes a provider and logs once which endpoints it talks to. It calls no one but
 // what the SDK's default chain needs to read its configuration.
 func New(ctx context.Context, cfg Config) (*Provider, error) {
-	p := &Provider{canary: cfg.CanaryRoleARN, name: cfg.SessionName, log: cfg.Logger, sessions: map[kms.Target]*session{}}
+	p := &Provider{canary: cfg.CanaryRoleARN, name: cfg.SessionName, log: cfg.Logger, sessions: map[place]*session{}}
 	p.sources = &sources{bound: cfg.SourceAddress, seen: map[way]used{}}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
@@ -155,11 +163,12 @@ func (p *Provider) Assume(ctx context.Context, t kms.Target) (kms.Session, error
 // Session implements kms.Provider.
 func (p *Provider) Session(ctx context.Context, t kms.Target) (kms.Session, error) {
 	p.mu.Lock()
-	s := p.sessions[t]
-	if s == nil {
+	at := placeOf(t)
+	s := p.sessions[at]
+	if s == nil || !s.t.AccessKey.Secret.Equal(t.AccessKey.Secret) {
 		p.sweep()
 		s = p.newSession(t, p.shared, cachedDuration)
-		p.sessions[t] = s
+		p.sessions[at] = s
 	}
 	p.mu.Unlock()
 	if err := s.ensure(ctx); err != nil {
@@ -183,7 +192,7 @@ func (p *Provider) Forget(t kms.Target) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for k, s := range p.sessions {
-		if k.RoleARN == t.RoleARN {
+		if k.role == t.RoleARN && k.accessKey == t.AccessKey.ID {
 			s.drop()
 			delete(p.sessions, k)
 		}

@@ -16,7 +16,8 @@ import (
 )
 
 // session implements kms.Session. It renews its credentials by its own AssumeRole
-// before they end, and once when KMS refuses them.
+// before they end, and once when KMS refuses them. With an access key there is nothing
+// to renew.
 type session struct {
 	p        *Provider
 	t        kms.Target
@@ -38,6 +39,7 @@ type session struct {
 var _ kms.Session = (*session)(nil)
 
 func (p *Provider) newSession(t kms.Target, client *http.Client, d time.Duration) *session {
+	t.AccessKey.Secret = t.AccessKey.Secret.Clone() // the session lives longer than the call
 	s := &session{p: p, t: t, client: client, duration: d, turn: make(chan struct{}, 1), usedAt: time.Now()}
 	s.kms = p.kmsClient(t, client, aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 		s.mu.Lock()
@@ -87,6 +89,9 @@ func (s *session) ensure(ctx context.Context) error {
 	if s.ready() {
 		return nil
 	}
+	if !s.t.AccessKey.IsZero() {
+		return s.useAccessKey(ctx)
+	}
 	select {
 	case s.turn <- struct{}{}:
 		defer func() { <-s.turn }()
@@ -120,6 +125,23 @@ func (s *session) ensure(ctx context.Context) error {
 	return nil
 }
 
+// useAccessKey takes the customer's access key as it is: it lasts until the customer
+// takes it back, which KMS tells.
+func (s *session) useAccessKey(ctx context.Context) error {
+	k := s.t.AccessKey
+	if k.Secret.IsEmpty() {
+		return s.p.failed(ctx, &kms.Failure{
+			Outcome: kms.Unreachable, Reason: kms.AccessKeySecretWrong, Operation: kms.OpDescribeKey,
+			Message: "the secret of the access key is not here", Remedy: kms.RemedyFor(kms.AccessKeySecretWrong, ""),
+		})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.creds = aws.Credentials{AccessKeyID: k.ID, SecretAccessKey: string(k.Secret.Reveal()), Source: "keywright"}
+	s.until = time.Now().Add(cachedDuration)
+	return nil
+}
+
 // call runs one KMS call, and a second time with a new session if KMS refuses this one
 // (aws-kms 4.5, row 12). A refusal of access drops cached credentials too.
 func (s *session) call(ctx context.Context, op kms.Operation, do func(context.Context) error) error {
@@ -135,6 +157,9 @@ func (s *session) call(ctx context.Context, op kms.Operation, do func(context.Co
 			return nil
 		}
 		f := classify(err, op)
+		if !s.t.AccessKey.IsZero() {
+			return s.p.failed(ctx, withAccessKey(f))
+		}
 		if f.Reason == kms.SessionRefused || f.Reason == kms.KeyAccessDenied && !s.fresh {
 			s.dropIf(used)
 		}
@@ -212,6 +237,7 @@ func (s *session) Close() error {
 	if s.fresh {
 		s.client.CloseIdleConnections()
 		s.drop()
+		s.t.AccessKey.Secret.Wipe()
 	}
 	return nil
 }

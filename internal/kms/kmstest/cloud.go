@@ -29,6 +29,7 @@ type Cloud struct {
 	mu    sync.Mutex
 	keys  map[string]*cloudKey
 	roles map[string]*cloudRole
+	users map[string]*cloudUser // by access key id
 	down  *kms.Failure
 	calls []Call
 	next  int
@@ -52,10 +53,18 @@ type cloudRole struct {
 	denied     map[kms.Operation]bool
 }
 
+type cloudUser struct {
+	secret   secret.Bytes
+	inactive bool
+	denied   map[kms.Operation]bool
+}
+
 var _ kms.Provider = (*Cloud)(nil)
 
 // NewCloud makes a Cloud without keys and roles.
-func NewCloud() *Cloud { return &Cloud{keys: map[string]*cloudKey{}, roles: map[string]*cloudRole{}} }
+func NewCloud() *Cloud {
+	return &Cloud{keys: map[string]*cloudKey{}, roles: map[string]*cloudRole{}, users: map[string]*cloudUser{}}
+}
 
 // Project makes a key and a role that leads to it, and gives the target.
 func (c *Cloud) Project() kms.Target {
@@ -67,6 +76,33 @@ func (c *Cloud) Project() kms.Target {
 	external := fmt.Sprintf("external-%d", c.next)
 	c.roles[role] = &cloudRole{externalID: external, denied: map[kms.Operation]bool{}}
 	return kms.Target{RoleARN: role, ExternalID: external, KeyID: key, Region: Region}
+}
+
+// User makes an access key of a user in the customer's account who may use a key.
+func (c *Cloud) User(keyARN string) kms.Target {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.next++
+	k := kms.AccessKey{ID: fmt.Sprintf("AKIACLOUD%011d", c.next), Secret: secret.RandomText(30)}
+	c.users[k.ID] = &cloudUser{secret: k.Secret.Clone(), denied: map[kms.Operation]bool{}}
+	return kms.Target{AccessKey: k, KeyID: keyARN, Region: Region}
+}
+
+// Deactivate takes an access key away, or gives it back.
+func (c *Cloud) Deactivate(accessKeyID string, inactive bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.users[accessKeyID].inactive = inactive
+}
+
+// DenyUser takes operations on keys away from the user of an access key, or gives them
+// back.
+func (c *Cloud) DenyUser(accessKeyID string, denied bool, ops ...kms.Operation) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, op := range ops {
+		c.users[accessKeyID].denied[op] = denied
+	}
 }
 
 // CreateKey makes a usable key in the customer's account and gives its ARN.
@@ -192,6 +228,9 @@ func (c *Cloud) assume(ctx context.Context, roleARN string, externalID *string) 
 
 // Assume implements kms.Provider.
 func (c *Cloud) Assume(ctx context.Context, t kms.Target) (kms.Session, error) {
+	if !t.AccessKey.IsZero() {
+		return &cloudSession{c: c, t: t}, nil
+	}
 	external := &t.ExternalID
 	if t.ExternalID == "" {
 		external = nil
@@ -240,7 +279,14 @@ type cloudSession struct {
 // key finds the session's key for op. c.mu is held.
 func (s *cloudSession) key(ctx context.Context, op kms.Operation, ectx map[string]string) (*cloudKey, error) {
 	arn := s.t.KeyARN()
+	if arn == "" { // an id that is reached with an access key
+		arn = keys.ARN{Partition: "aws", Service: "kms", Region: s.t.Region, Account: CustomerAccount, Resource: "key/" + s.t.KeyID}.String()
+	}
 	if err := s.c.enter(ctx, Call{Operation: op, KeyARN: arn, Context: ectx}); err != nil {
+		return nil, err
+	}
+	denied, err := s.rights(op)
+	if err != nil {
 		return nil, err
 	}
 	if keys.IsAlias(s.t.KeyID) || s.t.KeyID == "" {
@@ -250,7 +296,7 @@ func (s *cloudSession) key(ctx context.Context, op kms.Operation, ectx map[strin
 	if k == nil || s.t.Region != k.info.Region {
 		return nil, failure(kms.Revoked, kms.KeyNotFound, op)
 	}
-	if s.c.roles[s.t.RoleARN].denied[op] {
+	if denied[op] {
 		return nil, failure(kms.Revoked, kms.KeyAccessDenied, op)
 	}
 	if op == kms.OpDescribeKey {
@@ -262,6 +308,22 @@ func (s *cloudSession) key(ctx context.Context, op kms.Operation, ectx map[strin
 		return nil, &g
 	}
 	return k, nil
+}
+
+// rights gives what the session's role or user may not do. c.mu is held.
+func (s *cloudSession) rights(op kms.Operation) (map[kms.Operation]bool, error) {
+	k := s.t.AccessKey
+	if k.IsZero() {
+		return s.c.roles[s.t.RoleARN].denied, nil
+	}
+	u := s.c.users[k.ID]
+	switch {
+	case u == nil || u.inactive:
+		return nil, failure(kms.Revoked, kms.AccessKeyInvalid, op)
+	case !u.secret.Equal(k.Secret):
+		return nil, failure(kms.Unreachable, kms.AccessKeySecretWrong, op)
+	}
+	return u.denied, nil
 }
 
 // aad binds a ciphertext to its key and context.

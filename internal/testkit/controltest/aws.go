@@ -52,6 +52,9 @@ func (a *AWS) inner(roleARN string, externalID *string) (string, *string) {
 }
 
 func (a *AWS) target(t kms.Target) kms.Target {
+	if !t.AccessKey.IsZero() {
+		return t
+	}
 	if !keys.IsAlias(t.KeyID) {
 		t.KeyID = t.KeyARN() // an id is looked up in the account of the role that was typed
 	}
