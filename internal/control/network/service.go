@@ -202,7 +202,7 @@ func (s *Service) view(tx *store.Tx, project keys.ProjectID) (View, error) {
 	out.Addresses = union(lists...)
 	out.Changes = slices.Clone(told.Changes)
 	slices.Reverse(out.Changes)
-	if c.Enabled {
+	if c.Enabled && out.RoleARN != "" {
 		out.Statements, err = statements(out.RoleARN, out.KeyARN, out.Addresses)
 	}
 	return out, err
