@@ -34,7 +34,7 @@ func (p keyPlan) sources(k agentlink.CustomerKey) []kms.Target {
 	if p.candidate != nil {
 		through := p.candidate.CustomerKey
 		through.KeyARN, through.Region = k.KeyARN, k.Region
-		if t := target(through); t != out[0] {
+		if t := target(through); !t.Equal(out[0]) {
 			out = append(out, t)
 		}
 	}

@@ -235,7 +235,7 @@ func (s *stager) settle(e *stageError, plan keyPlan) error {
 func (s *stager) isProven(r wraps.Record, candidate agentlink.CustomerKey) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.proven[r.Key] == target(candidate)
+	return s.proven[r.Key].Equal(target(candidate))
 }
 
 // prove makes sure that the candidate opens a key: by the wrap that there is, or by a
@@ -417,7 +417,7 @@ func (s *stager) status() *agentlink.WrapStatus {
 	out.Staging, out.Total = plan.candidate.Generation, len(records)
 	for _, r := range records {
 		w, ok := r.Under(plan.candidate.KeyARN)
-		if ok && r.Confirmed(w) && s.proven[r.Key] == target(plan.candidate.CustomerKey) {
+		if ok && r.Confirmed(w) && s.proven[r.Key].Equal(target(plan.candidate.CustomerKey)) {
 			out.Done++
 		}
 	}
