@@ -15,7 +15,7 @@ import (
 
 func keyCommand() *cobra.Command {
 	c := &cobra.Command{Use: "key", Short: "Work with wrapped keys", Args: cobra.NoArgs}
-	c.AddCommand(keyExportCommand(), keyInventoryCommand(), keyMayDeleteCommand())
+	c.AddCommand(keyExportCommand(), keyInventoryCommand(), keyMayDeleteCommand(), keyRehearseCommand())
 	return c
 }
 
