@@ -19,6 +19,7 @@ type Bootstrap struct {
 	CAFile string           `json:"caFile"`
 	Sample *BootstrapSample `json:"sample,omitempty"`
 	Enable *BootstrapEnable `json:"enable,omitempty"`
+	Switch *BootstrapSwitch `json:"switch,omitempty"`
 }
 
 // BootstrapAWS is the local AWS and an administrator of the customer's account.
@@ -50,6 +51,11 @@ type BootstrapSample struct {
 	ConnectionString string `json:"connectionString"`
 	RoleARN          string `json:"roleArn"`
 	KeyARN           string `json:"keyArn"`
+}
+
+// BootstrapSwitch is the project to try the switch from an access key to a role on.
+type BootstrapSwitch struct {
+	ProjectID string `json:"projectId"`
 }
 
 // BootstrapEnable is the project to try enabling a customer key on.

@@ -73,7 +73,7 @@ func TestBootstrapKeepsItsPromise(t *testing.T) {
 		"aws.endpoint", "aws.region", "aws.accountId", "aws.accessKeyId", "aws.secretAccessKey",
 		"awsSecond.accountId", "awsSecond.accessKeyId", "awsSecond.secretAccessKey",
 		"kmip.address", "kmip.caFile", "caFile",
-		"sample.projectId", "sample.clusterName", "sample.connectionString", "sample.roleArn", "sample.keyArn",
+		"sample.projectId", "sample.clusterName", "sample.connectionString", "sample.roleArn", "switch.projectId", "sample.keyArn",
 		"enable.projectId", "enable.clusterName", "enable.connectionString",
 	}
 	var b Bootstrap

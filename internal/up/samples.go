@@ -41,6 +41,11 @@ type samples struct {
 	// Sample and Enable are the projects' identifiers.
 	Sample string `json:"sample,omitempty"`
 	Enable string `json:"enable,omitempty"`
+	// Switch is the project that is reached with an access key; SwitchDone is set when it
+	// was made once.
+	Switch       string `json:"switch,omitempty"`
+	SwitchKeyARN string `json:"switchKeyArn,omitempty"`
+	SwitchDone   bool   `json:"switchDone,omitempty"`
 	// Done is set when everything was made once; what a user then removes stays away.
 	Done bool `json:"done"`
 }
@@ -77,7 +82,12 @@ func (p *platform) furnish(ctx context.Context) (Bootstrap, error) {
 			return b, fmt.Errorf("make the samples: %w", err)
 		}
 	}
-	if err := p.describeSamples(ctx, st, &b); err != nil {
+	if !st.SwitchDone {
+		if err := p.makeSwitch(ctx, &st); err != nil {
+			return b, fmt.Errorf("make the samples: %w", err)
+		}
+	}
+	if err := errors.Join(p.describeSamples(ctx, st, &b), p.describeSwitch(ctx, st, &b)); err != nil {
 		return b, err
 	}
 	return b, p.settle(ctx, b)
