@@ -433,6 +433,8 @@ func (a *Agent) forget(id keys.NodeID) {
 		r.stop()
 		delete(a.nodes, id)
 	}
+	a.alarms.clear(aboutUnknown(id))
+	a.alarms.clear(aboutBroken(id))
 }
 
 // dismiss ends supervision, and the nodes themselves if so configured.

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -260,12 +261,24 @@ func TestRetryWaitsInTheSameSituationOnly(t *testing.T) {
 	}
 }
 
-func TestAlarmsAreBoundedAndToldOnce(t *testing.T) {
+func TestAlarmsAreBoundedAndLastAsLongAsTheirCause(t *testing.T) {
 	var a alarms
 	for i := range 3 * maxAlarms {
-		a.raise(strings.Repeat("x", i/2))
+		a.raise(fmt.Sprint("about ", i/2), strings.Repeat("x", i/2))
 	}
 	if got := a.list(); len(got) != maxAlarms || len(slices.Compact(got)) != maxAlarms {
 		t.Errorf("%d alarms", len(got))
+	}
+	for i := range maxAlarms {
+		a.clear(fmt.Sprint("about ", i))
+	}
+	if got := a.list(); len(got) != 0 {
+		t.Errorf("alarms %q", got)
+	}
+	a.raise("one", "old")
+	a.raise("one", "new")
+	a.raise("two", "new")
+	if got := a.list(); len(got) != 1 || got[0] != "new" {
+		t.Errorf("alarms %q", got)
 	}
 }

@@ -17,26 +17,53 @@ import (
 // maxAlarms bounds what a misbehaving node can make the host tell.
 const maxAlarms = 16
 
-// alarms are conditions that need a person. They are told until the agent ends: who
-// mends them starts it again. It is safe for concurrent use.
+// alarms are conditions that need a person. Each is told while it lasts: who finds it
+// over clears it. It is safe for concurrent use.
 type alarms struct {
-	mu    sync.Mutex
-	texts []string
+	mu  sync.Mutex
+	all []alarmed
 }
 
-func (a *alarms) raise(text string) {
+// alarmed is one condition; about names what it is about, so that it can be cleared.
+type alarmed struct{ about, text string }
+
+// raise tells of a condition, or replaces what was told about the same thing.
+func (a *alarms) raise(about, text string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.texts) < maxAlarms && !slices.Contains(a.texts, text) {
-		a.texts = append(a.texts, text)
+	if i := slices.IndexFunc(a.all, func(x alarmed) bool { return x.about == about }); i >= 0 {
+		a.all[i].text = text
+	} else if len(a.all) < maxAlarms {
+		a.all = append(a.all, alarmed{about, text})
 	}
+}
+
+// clear tells that the condition is over.
+func (a *alarms) clear(about string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.all = slices.DeleteFunc(a.all, func(x alarmed) bool { return x.about == about })
 }
 
 func (a *alarms) list() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return slices.Clone(a.texts)
+	var out []string
+	for _, x := range a.all {
+		if !slices.Contains(out, x.text) {
+			out = append(out, x.text)
+		}
+	}
+	return out
 }
+
+// What alarms are about.
+const aboutEscrow = "escrow"
+
+// aboutUnknown is that a node asks for a key that the host does not know; aboutBroken
+// that a key of it does not open.
+func aboutUnknown(n keys.NodeID) string { return "unknown key of " + string(n) }
+func aboutBroken(n keys.NodeID) string  { return "broken key of " + string(n) }
 
 // reportEvery is the longest time between two reports.
 const reportEvery = 10 * time.Second
@@ -116,16 +143,23 @@ func (r *reporter) report(ctx context.Context) error {
 	if err := r.a.link.Status(ctx, r.a.status()); err != nil {
 		return err
 	}
-	if len(open) == 0 || time.Now().Before(r.escrowAt) {
+	if len(open) == 0 {
+		r.a.alarms.clear(aboutEscrow)
+		return nil
+	}
+	if time.Now().Before(r.escrowAt) {
 		return nil
 	}
 	err := r.a.vault.syncEscrow(ctx, open)
 	var refused *agentlink.Error
 	if errors.As(err, &refused) && refused.Status < http.StatusInternalServerError {
 		r.escrowAt = time.Now().Add(refusedPause)
-		r.a.alarms.raise(fmt.Sprintf("the control plane refuses a wrapped key of this host: %v", err))
+		r.a.alarms.raise(aboutEscrow, fmt.Sprintf("the control plane refuses a wrapped key of this host: %v", err))
 		r.a.log.Error("wrapped keys are not in escrow", "error", err)
 		return nil
+	}
+	if err == nil {
+		r.a.alarms.clear(aboutEscrow)
 	}
 	return err
 }

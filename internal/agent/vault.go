@@ -139,7 +139,7 @@ func (v *vault) wrapNew(ctx context.Context, c access, r wraps.Record, material 
 	plan := c.plan()
 	w, err := v.wrap(ctx, target(plan.current), r, material)
 	if err != nil {
-		return r, v.failed(c, err)
+		return r, v.failed(c, r.Node, err)
 	}
 	r.Generation, r.Wrapped = plan.current.Generation, w
 	candidate, ok := plan.staging()
@@ -203,13 +203,13 @@ func choose(r wraps.Record, plan keyPlan) (wraps.Wrap, kms.Target) {
 
 // failed turns a failure of KMS into an answer: when AWS refused, the verdict
 // is looked into at once (key-plane rule 19); it is not decided here.
-func (v *vault) failed(c access, err error) error {
+func (v *vault) failed(c access, node keys.NodeID, err error) error {
 	switch f := kms.AsFailure(err); {
 	case f.Outcome == kms.Revoked:
 		c.refused()
 	case f.Reason == kms.CiphertextMismatch:
 		v.log.Error("a wrapped key does not open with this customer key and its owner's context", "error", err)
-		v.alarms.raise("a wrapped key does not open with the project's customer key and its owner's context: it is damaged, or of another key")
+		v.alarms.raise(aboutBroken(node), "a wrapped key does not open with the project's customer key and its owner's context: it is damaged, or of another key")
 	}
 	return errors.Join(kmip.ErrUnavailable, err)
 }
@@ -223,7 +223,7 @@ func (v *vault) find(p kmip.Principal, id keys.KeyID) (wraps.Record, error) {
 	switch {
 	case !ok:
 		v.log.Error("well-formed key identifier is unknown, a wrap may be lost", "key", id, "node", p.Node)
-		v.alarms.raise(fmt.Sprintf("node %s asks for a key that this host does not know: a wrap may be lost", p.Node))
+		v.alarms.raise(aboutUnknown(p.Node), fmt.Sprintf("node %s asks for a key that this host does not know: a wrap may be lost", p.Node))
 		return wraps.Record{}, kmip.ErrUnknown
 	case r.Node != p.Node || r.Project != p.Project || r.Cluster != p.Cluster:
 		return wraps.Record{}, kmip.ErrForeign
@@ -282,8 +282,11 @@ func (v *vault) Get(ctx context.Context, p kmip.Principal, id keys.KeyID) (kmip.
 	w, way := choose(r, c.plan())
 	material, err := v.unwrap(ctx, way, kctx, w)
 	if err != nil {
-		return kmip.Object{}, v.failed(c, err)
+		return kmip.Object{}, v.failed(c, p.Node, err)
 	}
+	// The node has a key that is here and opens: what it asked for before is over.
+	v.alarms.clear(aboutUnknown(p.Node))
+	v.alarms.clear(aboutBroken(p.Node))
 	return kmip.Object{Meta: r.Meta, Material: material}, nil
 }
 

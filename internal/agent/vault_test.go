@@ -305,6 +305,9 @@ func TestIdentifiersAreToldApart(t *testing.T) {
 	if got := d.alarms.list(); len(got) != 1 || !strings.Contains(got[0], string(a.Node)) {
 		t.Errorf("alarms %v", got)
 	}
+	if _, err := d.Get(t.Context(), a, id); err != nil || len(d.alarms.list()) != 0 {
+		t.Errorf("its own key: %v, alarms %v", err, d.alarms.list())
+	}
 	if got, _ := d.Locate(t.Context(), b, ""); len(got) != 0 {
 		t.Errorf("another node sees %v", got)
 	}
