@@ -37,9 +37,12 @@ type encryptionBody struct {
 func toEncryptionBody(v cmk.View) encryptionBody {
 	b := encryptionBody{SearchNodes: v.SearchNodes}
 	if v.Enabled {
-		b.AWS = kmsBody{Enabled: true, Valid: v.Valid, KeyID: &v.KeyID, Region: &v.Region, AccessKeyID: v.AccessKeyID, PrivateNetworking: &v.PrivateNetworking}
-		if v.Role != "" {
-			b.AWS.RoleID = &v.Role
+		// What was asked for is shown at once; which configuration is in force the own call
+		// shows beside it.
+		r := v.Requested
+		b.AWS = kmsBody{Enabled: true, Valid: v.Valid, KeyID: &r.KeyID, Region: &r.Region, AccessKeyID: r.AccessKeyID, PrivateNetworking: &r.PrivateNetworking}
+		if r.Role != "" {
+			b.AWS.RoleID = &r.Role
 		}
 	}
 	return b
@@ -142,7 +145,15 @@ type keyStatus struct {
 	// Policy is what a confirmed revocation does: STOP, GRACE or ALERT.
 	Policy     string            `json:"policy,omitempty"`
 	Validators []validatorStatus `json:"validators"`
-	Links      []link            `json:"links"`
+	// Requested is what was asked for last, Effective what is in force; they differ while a
+	// change is prepared. Change is the newest that had to be prepared.
+	Requested *keyConfiguration `json:"requested"`
+	Effective *keyConfiguration `json:"effective"`
+	Change    *keyChange        `json:"change"`
+	// RollbackUntil is how long Rollback can be asked for; null if nothing is kept.
+	RollbackUntil *string           `json:"rollbackUntil"`
+	Rollback      *keyConfiguration `json:"rollbackTo"`
+	Links         []link            `json:"links"`
 }
 
 type validatorStatus struct {
@@ -173,6 +184,12 @@ func (c *call) keyStatus(v cmk.View) keyStatus {
 	}
 	out.Verdict, out.Reason, out.Detail = v.Verdict.Kind, v.Verdict.Reason, v.Verdict.Detail
 	out.Remedy, out.NoticedBy, out.Since = v.Verdict.Remedy, v.Verdict.NoticedBy, stampOrNull(v.Verdict.Since)
+	requested, effective := configurationOf(v.Requested), configurationOf(v.KeyConfig)
+	out.Requested, out.Effective, out.Change = &requested, &effective, changeOf(v)
+	if k := v.Retained; k != nil {
+		to := configurationOf(k.Previous)
+		out.Rollback, out.RollbackUntil = &to, stampOrNull(k.Retires)
+	}
 	out.Policy = string(c.cfg.CMK.Policy(v.KeyConfig).Mode)
 	if d := v.Deadline(); !d.IsZero() {
 		out.Deadline = stampOrNull(d)

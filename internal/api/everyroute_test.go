@@ -49,6 +49,8 @@ func tour(r *rig) []touch {
 		{"GET", legacy, "/groups/{G}/encryptionAtRest", "", 200}, {"PATCH", legacy, "/groups/{G}/encryptionAtRest", `{}`, 200},
 		{"GET", "", "/api/keywright/v1/groups/{G}/encryptionAtRest", "", 200}, {"POST", "", "/api/keywright/v1/groups/{G}/encryptionAtRest:tryAgain", "", 200},
 		{"POST", "", "/api/keywright/v1/groups/{G}/encryptionAtRest:importCredentials", `{"accessKeyId":"AKIAEXAMPLEEXAMPLE","secretAccessKey":"example-secret-of-an-access-key","customerMasterKeyId":"x","region":"US_EAST_1"}`, 400},
+		{"POST", "", "/api/keywright/v1/groups/{G}/encryptionAtRest:abortChange", "", 409}, {"POST", "", "/api/keywright/v1/groups/{G}/encryptionAtRest:rollback", "", 409},
+		{"POST", "", "/api/keywright/v1/hosts/host-1:forget", `{"hostname":"host-1"}`, 404},
 		{"GET", "", "/api/keywright/v1/groups/{G}/keyPolicy", "", 200}, {"PATCH", "", "/api/keywright/v1/groups/{G}/keyPolicy", `{"mode":"STOP"}`, 200},
 		{"GET", "", "/api/keywright/v1/groups/{G}/networkAccess", "", 200}, {"POST", "", "/api/keywright/v1/groups/{G}/networkAccess:acknowledge", "", 200},
 		{"GET", "", "/api/keywright/v1/groups/{G}/encryptionAtRest:rehearse", "", 200},

@@ -50,3 +50,37 @@ func listHosts(c *call) (int, any, error) {
 	}
 	return paged(c, out)
 }
+
+type forgetRequest struct {
+	Hostname string `json:"hostname"`
+}
+
+// lossesBody is what died with a host.
+type lossesBody struct {
+	ID       keys.HostID   `json:"id"`
+	Hostname string        `json:"hostname"`
+	Clusters []string      `json:"clusters"`
+	Nodes    []keys.NodeID `json:"nodes"`
+	Keys     int           `json:"wrappedKeys"`
+}
+
+// forgetHost gives up a host that will not come back. Without its name in the body the
+// refusal says what would die with it.
+func forgetHost(c *call) (int, any, error) {
+	var in forgetRequest
+	if err := decode(c.r, &in); err != nil {
+		return 0, nil, err
+	}
+	l, err := c.cfg.Cluster.Forget(c.ctx(), c.who, keys.HostID(c.vars["hostId"]), in.Hostname)
+	if err != nil {
+		return 0, nil, err
+	}
+	out := lossesBody{ID: l.Host.ID, Hostname: l.Host.Hostname, Clusters: l.Clusters, Nodes: l.Nodes, Keys: l.Keys}
+	if out.Clusters == nil {
+		out.Clusters = []string{}
+	}
+	if out.Nodes == nil {
+		out.Nodes = []keys.NodeID{}
+	}
+	return http.StatusOK, out, nil
+}

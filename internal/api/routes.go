@@ -120,6 +120,8 @@ func routes() []route {
 		{method: get, pattern: "/groups/{groupId}/encryptionAtRest", family: own, handle: getKeyStatus},
 		{method: post, pattern: "/groups/{groupId}/encryptionAtRest:tryAgain", family: own, handle: tryAgain},
 		{method: post, pattern: "/groups/{groupId}/encryptionAtRest:importCredentials", family: own, handle: importCredentials},
+		{method: post, pattern: "/groups/{groupId}/encryptionAtRest:abortChange", family: own, handle: abortKeyChange},
+		{method: post, pattern: "/groups/{groupId}/encryptionAtRest:rollback", family: own, handle: rollbackKeyChange},
 		{method: get, pattern: "/groups/{groupId}/clusters/{clusterName}", family: own, handle: getClusterKeys},
 		{method: post, pattern: "/groups/{groupId}/clusters/{clusterName}:rotateMasterKey", family: own, handle: rotateMasterKey},
 		{method: post, pattern: "/orgs/{orgId}/keys:export", family: own, handle: exportKeys},
@@ -134,6 +136,7 @@ func routes() []route {
 		{method: get, pattern: "/groups/{groupId}/networkAccess", family: own, handle: getNetworkAccess},
 		{method: post, pattern: "/groups/{groupId}/networkAccess:acknowledge", family: own, handle: acknowledgeAddresses},
 		{method: get, pattern: "/hosts", family: own, handle: listHosts},
+		{method: post, pattern: "/hosts/{hostId}:forget", family: own, handle: forgetHost},
 		{method: get, pattern: "/hosts/{hostId}/awsPolicy", family: own, handle: getHostPolicy},
 		{method: post, pattern: "/hosts/enrolmentTokens", family: own, handle: createEnrolmentToken},
 	}

@@ -37,7 +37,7 @@ func Run(args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(upCommand(), serverCommand(), agentCommand(), mongodCommand(), awslocalCommand(), auditCommand(), keyCommand(), projectCommand(), ipAddressesCommand(), versionCommand())
+	root.AddCommand(upCommand(), serverCommand(), agentCommand(), mongodCommand(), awslocalCommand(), auditCommand(), keyCommand(), hostCommand(), projectCommand(), ipAddressesCommand(), versionCommand())
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w\nhint: see `%s --help`", err, c.CommandPath())}
 	})

@@ -15,7 +15,8 @@ import (
 
 func keyCommand() *cobra.Command {
 	c := &cobra.Command{Use: "key", Short: "Work with wrapped keys", Args: cobra.NoArgs}
-	c.AddCommand(keyExportCommand(), keyInventoryCommand(), keyMayDeleteCommand(), keyRehearseCommand())
+	c.AddCommand(keyExportCommand(), keyInventoryCommand(), keyMayDeleteCommand(), keyRehearseCommand(),
+		keyStatusCommand(), keyChangeCommand(), keyAbortCommand(), keyRollbackCommand())
 	return c
 }
 
