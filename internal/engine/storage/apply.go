@@ -211,7 +211,7 @@ func (s *Store) applyState(st *stateChange) error {
 		return err
 	}
 	if len(e.LSID) > 0 {
-		s.sessions.apply(e)
+		s.sessions.apply(st.index, e)
 	}
 	s.state.mu.Lock()
 	s.state.applied, s.state.term = st.index, st.term

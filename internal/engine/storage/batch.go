@@ -62,9 +62,9 @@ type run struct {
 	changes  []*runChange
 	state    *pebble.Batch // retry records, nil for none
 	sessions map[string]bool
-	records  []*entry.Entry // in state
-	last     Item           // of records
-	newest   Item           // staged
+	records  []Item // in state
+	last     Item   // of records
+	newest   Item   // staged
 	bytes    int
 }
 
@@ -130,7 +130,7 @@ func (r *run) record(it Item) error {
 		return err
 	}
 	r.sessions[string(e.LSID)] = true
-	r.records = append(r.records, e)
+	r.records = append(r.records, it)
 	r.last = it
 	for _, st := range e.Statements {
 		r.bytes += len(st.Result)
@@ -171,8 +171,8 @@ func (r *run) commitState() error {
 	if err := r.state.Commit(pebble.NoSync); err != nil {
 		return err
 	}
-	for _, e := range r.records {
-		r.store.sessions.apply(e)
+	for _, it := range r.records {
+		r.store.sessions.apply(it.Index, it.Entry)
 	}
 	t := &r.store.state
 	t.mu.Lock()

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"container/list"
 	"encoding/binary"
 	"errors"
@@ -38,8 +39,12 @@ type session struct {
 	txn   int64
 	last  uint32 // seconds of the cluster time
 	stmts map[int32]bson.Raw
-	bytes int64
-	elem  *list.Element
+	// records are the keys of the session's records in the state. They are deleted one
+	// by one: a range deletion for each write would pile up in the log's memtable, whose
+	// flush takes time with the square of their number.
+	records [][]byte
+	bytes   int64
+	elem    *list.Element
 }
 
 func newSessions() *sessions {
@@ -75,16 +80,21 @@ func (t *sessions) load(db *pebble.DB) error {
 		if err != nil {
 			return err
 		}
-		t.put(id, txn, binary.BigEndian.Uint32(v[1:]), stmts)
+		var older [][]byte
+		if x := t.byID[id]; x != nil && txn > x.txn {
+			older = x.records // still there: the session's next write deletes them
+		}
+		t.put(id, txn, binary.BigEndian.Uint32(v[1:]), stmts, append(older, bytes.Clone(k)))
 		return nil
 	})
 }
 
-// put notes statements; those of an older number are forgotten, those of an
-// older number than known are ignored.
-func (t *sessions) put(id string, txn int64, now uint32, stmts []entry.Statement) {
+// put notes statements and where they are in the state; those of an older number are
+// forgotten, those of an older number than known are ignored.
+func (t *sessions) put(id string, txn int64, now uint32, stmts []entry.Statement, records [][]byte) {
 	x := t.byID[id]
 	if x != nil && txn < x.txn {
+		x.records = append(x.records, records...)
 		return
 	}
 	if x != nil && txn > x.txn {
@@ -99,6 +109,7 @@ func (t *sessions) put(id string, txn int64, now uint32, stmts []entry.Statement
 		x.elem = t.order.PushFront(x)
 	}
 	x.last = max(x.last, now)
+	x.records = append(x.records, records...)
 	t.order.MoveToFront(x.elem)
 	for _, st := range stmts {
 		x.stmts[st.ID] = append(bson.Raw(nil), st.Result...)
@@ -119,28 +130,33 @@ func retryPrefix(lsid []byte) []byte {
 	return append(k, lsid...)
 }
 
-// stage writes an entry's retry record into the batch of the state.
+func retryKey(lsid []byte, txn int64, index uint64) []byte {
+	key := binary.BigEndian.AppendUint64(retryPrefix(lsid), uint64(txn)) //nolint:gosec // two's complement
+	return binary.BigEndian.AppendUint64(key, index)
+}
+
+// stage writes an entry's retry record into the batch of the state, and deletes those
+// of the session's older numbers.
 func (t *sessions) stage(b *pebble.Batch, index uint64, e *entry.Entry) error {
-	prefix := retryPrefix(e.LSID)
+	var older [][]byte
 	t.mu.Lock()
-	x := t.byID[string(e.LSID)]
-	newer := x != nil && e.TxnNumber > x.txn
+	if x := t.byID[string(e.LSID)]; x != nil && e.TxnNumber > x.txn {
+		older = x.records
+	}
 	t.mu.Unlock()
-	if newer {
-		if err := b.DeleteRange(prefix, binary.BigEndian.AppendUint64(append([]byte{}, prefix...), uint64(e.TxnNumber)), nil); err != nil { //nolint:gosec // two's complement
+	for _, k := range older {
+		if err := b.Delete(k, nil); err != nil {
 			return err
 		}
 	}
-	key := binary.BigEndian.AppendUint64(prefix, uint64(e.TxnNumber)) //nolint:gosec // two's complement
-	key = binary.BigEndian.AppendUint64(key, index)
 	value := binary.BigEndian.AppendUint32([]byte{formatVersion}, e.Time.T)
-	return b.Set(key, entry.AppendStatements(value, e.Statements), nil)
+	return b.Set(retryKey(e.LSID, e.TxnNumber, index), entry.AppendStatements(value, e.Statements), nil)
 }
 
-func (t *sessions) apply(e *entry.Entry) {
+func (t *sessions) apply(index uint64, e *entry.Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.put(string(e.LSID), e.TxnNumber, e.Time.T, e.Statements)
+	t.put(string(e.LSID), e.TxnNumber, e.Time.T, e.Statements, [][]byte{retryKey(e.LSID, e.TxnNumber, index)})
 }
 
 // ExpireSessions forgets the retry records of sessions that wrote nothing for 30
@@ -164,9 +180,10 @@ func (s *Store) ExpireSessions(now uint32, keep func(lsid []byte) bool) error {
 		if keep != nil && keep([]byte(x.id)) {
 			continue
 		}
-		lower, upper := prefixRange(retryPrefix([]byte(x.id)))
-		if err := b.DeleteRange(lower, upper, nil); err != nil {
-			return fmt.Errorf("expire sessions: %w", err)
+		for _, k := range x.records {
+			if err := b.Delete(k, nil); err != nil {
+				return fmt.Errorf("expire sessions: %w", err)
+			}
 		}
 		t.drop(x)
 	}
