@@ -91,8 +91,16 @@ func (n *node) start(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	n.stop, n.done = cancel, done
-	go func() { done <- engine.Run(ctx, n.o) }()
-	t.Cleanup(cancel)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		done <- engine.Run(ctx, n.o)
+	}()
+	// Whoever does not wait for the end itself must not have the files removed below it.
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
 }
 
 // ends waits for the end of a run that was started.
