@@ -35,6 +35,9 @@ type situation struct {
 	mayStart, mustBeDown bool
 	// drill tells that a drill is why the node must be down, not the verdict.
 	drill bool
+	// confirmed tells that AWS answers: what failed while it did not is tried again at
+	// once when it does, not at the end of a backoff. Nothing is decided by it.
+	confirmed bool
 	// why is the verdict in words if it does not let nodes start.
 	why string
 	// untended tells that users or leftovers wait to be taken care of.

@@ -160,6 +160,22 @@ func (n *node) start(ctx context.Context) error {
 	return n.tend(ctx)
 }
 
+// keylessError is the end of a node that could not get its key.
+type keylessError struct{ why string }
+
+// Error implements error.
+func (e keylessError) Error() string { return "waiting for its key: " + e.why }
+
+// endedEarly says why a node's process ended before it served.
+func (n *node) endedEarly(p *driver.Process) error {
+	if p.ExitCode() == driver.ExitKey {
+		if why := n.a.vault.trouble(n.id); why != "" {
+			return keylessError{why}
+		}
+	}
+	return fmt.Errorf("node ended with code %d before it served, see %s", p.ExitCode(), n.a.dir.node(n.id, "mongod.log"))
+}
+
 // prepare waits until the node serves as primary, giving up when its process ends.
 func (n *node) prepare(ctx context.Context, p *driver.Process, r record, patience time.Duration) error {
 	admin, err := n.admin(r)
@@ -185,10 +201,15 @@ func (n *node) prepare(ctx context.Context, p *driver.Process, r record, patienc
 		}
 		select {
 		case <-p.Done():
-			return fmt.Errorf("node ended with code %d before it served, see %s", p.ExitCode(), n.a.dir.node(n.id, "mongod.log"))
 		case <-ctx.Done():
-			return fmt.Errorf("node does not serve: %w", errors.Join(ctx.Err(), err))
 		case <-time.After(50 * time.Millisecond):
+			continue
+		}
+		select { // the end of the process ends ctx too: the process says more
+		case <-p.Done():
+			return n.endedEarly(p)
+		default:
+			return fmt.Errorf("node does not serve: %w", errors.Join(ctx.Err(), err))
 		}
 	}
 	if r.Prepared {

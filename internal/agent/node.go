@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"reflect"
 	"sync"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/keywright/keywright/internal/agent/driver"
 	"github.com/keywright/keywright/internal/agentlink"
+	"github.com/keywright/keywright/internal/custody"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/pki"
 )
@@ -138,7 +140,7 @@ func (n *node) run(ctx context.Context) {
 			return
 		case err != nil:
 			s := n.look()
-			n.enter(n.failurePhase(act, s), err.Error())
+			n.enter(n.failurePhase(act, s, err), err.Error())
 			n.log.Warn("node is not as it should be", "action", act, "error", err, "retry_in", r.failed(act, s).String())
 		case act == doNothing:
 			n.sleep(ctx, time.Hour, &r)
@@ -175,12 +177,14 @@ func (n *node) sleep(ctx context.Context, d time.Duration, r *retry) {
 
 // failurePhase is the phase after an action failed. A failed start of an
 // encrypted node is most often the key's; the verdict says so soon.
-func (n *node) failurePhase(act action, s situation) agentlink.Phase {
+func (n *node) failurePhase(act action, s situation, err error) agentlink.Phase {
 	switch {
 	case s.running:
 		return agentlink.PhaseRunning
 	case s.encrypted && s.mustBeDown:
 		return agentlink.PhaseStoppedByCustody
+	case errors.As(err, new(keylessError)):
+		return agentlink.PhaseWaitingForKey
 	case act == doStart || act == doRewrite:
 		return agentlink.PhaseStarting
 	}
@@ -221,6 +225,7 @@ func (n *node) look() situation {
 	if c, ok := n.a.custodian(project); ok {
 		s.mayStart, s.mustBeDown, s.why = c.mayStart(cluster), c.mustBeDown(cluster), c.waiting(cluster)
 		s.drill = s.mustBeDown && !c.loop.State().MustBeDown()
+		s.confirmed = c.loop.State().Verdict == custody.Valid
 	}
 	if s.running {
 		s.untended, _ = n.chores()

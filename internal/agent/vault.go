@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -66,9 +67,34 @@ type vault struct {
 	// gate is held for reading from taking up a plan until a key that is made by it is in
 	// the store.
 	gate sync.RWMutex
+
+	// troubles has, by node, why its newest request for a key failed.
+	mu       sync.Mutex
+	troubles map[keys.NodeID]string
 }
 
 var _ kmip.Keys = (*vault)(nil)
+
+// note remembers why a node gets no key, for the people who wait for the node; the
+// node itself is not told.
+func (v *vault) note(n keys.NodeID, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.troubles, n)
+	if err != nil {
+		if v.troubles == nil {
+			v.troubles = map[keys.NodeID]string{}
+		}
+		v.troubles[n] = strings.ReplaceAll(err.Error(), "\n", ": ")
+	}
+}
+
+// trouble is why the newest request of a node for a key failed; "" if it did not.
+func (v *vault) trouble(n keys.NodeID) string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.troubles[n]
+}
 
 // open gives the project's custodian if its verdict allows a release now.
 func (v *vault) open(p kmip.Principal) (access, error) {
@@ -104,7 +130,8 @@ func (v *vault) Register(ctx context.Context, p kmip.Principal, obj kmip.Object)
 // keep wraps a new key and makes the wrap durable here and in escrow before it
 // answers (key-plane rules 2.1 and 2.2). A failure leaves at most an orphan wrap,
 // which is kept: nothing is destroyed because it looks unused.
-func (v *vault) keep(ctx context.Context, p kmip.Principal, purpose keys.Purpose, meta kmip.Meta, material secret.Bytes) (keys.KeyID, error) {
+func (v *vault) keep(ctx context.Context, p kmip.Principal, purpose keys.Purpose, meta kmip.Meta, material secret.Bytes) (_ keys.KeyID, err error) {
+	defer func() { v.note(p.Node, err) }()
 	c, err := v.open(p)
 	if err != nil {
 		return "", err
@@ -159,7 +186,10 @@ func (v *vault) wrapNew(ctx context.Context, c access, r wraps.Record, material 
 	if err != nil {
 		return r, errors.Join(kmip.ErrUnavailable, fmt.Errorf("wrap key for the configuration that is prepared: %w", err))
 	}
-	return v.store.Put(r)
+	if r, err = v.store.Put(r); err != nil {
+		return r, errors.Join(kmip.ErrUnavailable, err)
+	}
+	return r, nil
 }
 
 func (v *vault) wrap(ctx context.Context, t kms.Target, r wraps.Record, material secret.Bytes) ([]byte, error) {
@@ -264,7 +294,8 @@ func (v *vault) Activate(ctx context.Context, p kmip.Principal, id keys.KeyID) e
 }
 
 // Get implements kmip.Keys.
-func (v *vault) Get(ctx context.Context, p kmip.Principal, id keys.KeyID) (kmip.Object, error) {
+func (v *vault) Get(ctx context.Context, p kmip.Principal, id keys.KeyID) (_ kmip.Object, err error) {
+	defer func() { v.note(p.Node, err) }()
 	r, err := v.find(p, id)
 	if err != nil {
 		return kmip.Object{}, err

@@ -16,6 +16,10 @@ import (
 	"github.com/keywright/keywright/internal/keys"
 )
 
+// ExitKey is the exit code of a node that did not get its master key, or whose key
+// is not active any more: mongod's 1001, of which the operating system keeps 233.
+const ExitKey = 233
+
 // Spec is everything a node's process needs to start.
 type Spec struct {
 	Node       keys.NodeID
