@@ -29,6 +29,7 @@ type clusterBody struct {
 		Nodes   []struct {
 			ID        string `json:"id"`
 			Phase     string `json:"phase"`
+			Message   string `json:"message"`
 			Port      int    `json:"port"`
 			PID       int    `json:"pid"`
 			Encrypted bool   `json:"encrypted"`
