@@ -21,7 +21,7 @@ const module = "github.com/keywright/keywright/"
 // the floors below it, never those above.
 var floors = [][]string{
 	{"cli"},
-	{"up", "testkit"},
+	{"up", "testkit", "doctor"},
 	{"server", "api", "console", "control", "store"},
 	{"agent", "kmip"},
 	{"engine"},

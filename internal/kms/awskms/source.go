@@ -2,6 +2,8 @@ package awskms
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -173,4 +175,17 @@ func (p *Provider) ownClient() *http.Client {
 		// The services do not redirect; what does is no AWS.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+}
+
+// CredentialSource names where the platform's own credentials come from, in the SDK's
+// words.
+func (p *Provider) CredentialSource(ctx context.Context) (string, error) {
+	if p.aws.Credentials == nil {
+		return "", errors.New("no credentials provider is configured")
+	}
+	c, err := p.aws.Credentials.Retrieve(ctx)
+	if err != nil {
+		return "", fmt.Errorf("load AWS credentials: %w", err)
+	}
+	return c.Source, nil
 }
