@@ -57,7 +57,7 @@ func serverCommand() *cobra.Command {
 	f.StringVar(&cfg.TLSCertFile, "tls-cert-file", "", "certificate (PEM) of the API; needed on addresses other than loopback")
 	f.StringVar(&cfg.TLSKeyFile, "tls-key-file", "", "private key (PEM) of the API's certificate")
 	f.DurationVar(&cfg.Interval, "validation-interval", 15*time.Minute, "how often each customer key is checked, 1s or more")
-	f.StringVar(&cfg.AWSRegion, "aws-region", "us-east-1", "region whose STS is asked for role checks")
+	f.StringVar(&cfg.AWSRegion, "aws-region", "", "region whose STS is asked for role checks (default: the environment's, else us-east-1)")
 	f.StringVar(&cfg.CanaryRoleARN, "canary-role-arn", "", "role in the platform's account that tells a customer's refusal from our own fault")
 	f.StringVar(&cfg.KMSEndpoint, "kms-endpoint", "", "replaces KMS's own endpoint, here and on all hosts")
 	f.StringVar(&cfg.STSEndpoint, "sts-endpoint", "", "replaces STS's own endpoint, here and on all hosts")

@@ -104,6 +104,7 @@ func assemble(ctx context.Context, cfg Config) (p *plane, err error) {
 		}
 		p.provider = aws
 		p.closers = append(p.closers, aws.Close)
+		cfg.AWSRegion, p.cfg.AWSRegion = aws.Region(), aws.Region()
 	}
 	p.provider = cfg.Metrics.Meter(p.provider)
 	cfg.Metrics.Add(p.samples)

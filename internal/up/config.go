@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/keywright/keywright/internal/awslocal"
 	"github.com/keywright/keywright/internal/durable"
 )
 
@@ -82,6 +83,22 @@ func loopback(host string) bool {
 // path names a file below the data directory.
 func (c Config) path(elem ...string) string {
 	return filepath.Join(append([]string{c.DataDir}, elem...)...)
+}
+
+// sameAWS refuses a data directory that was used with the other AWS: its keys are
+// wrapped there, and to this one they would seem taken away.
+func (c Config) sameAWS() error {
+	_, local := os.Stat(c.path("aws", awslocal.SeedFile))
+	_, begun := os.Stat(c.path("server"))
+	switch {
+	case begun != nil:
+		return nil
+	case c.AWS == "real" && local == nil:
+		return fmt.Errorf("%s was used with the local AWS, and its keys exist there only; use another --data-dir with --aws real", c.DataDir)
+	case c.AWS == "local" && local != nil:
+		return fmt.Errorf("%s was used with --aws real, and its keys exist there only; use another --data-dir with the local AWS", c.DataDir)
+	}
+	return nil
 }
 
 // dataFormat is the version of the data directory's layout.

@@ -67,6 +67,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer release()
+	if err := cfg.sameAWS(); err != nil {
+		return err
+	}
 	if err := durable.Remove(cfg.BootstrapFile); err != nil {
 		return err
 	}
@@ -293,6 +296,9 @@ func (p *platform) greet(b Bootstrap) {
 	p.say("  API             %s/api/atlas/v2   (digest authentication)", b.BaseURL)
 	p.say("  API key         %s / %s", b.PublicKey, b.PrivateKey)
 	p.say("  For programs    %s", p.cfg.BootstrapFile)
+	if p.aws == nil {
+		p.explainReal()
+	}
 	if b.AWS != nil {
 		p.say("  Local AWS       %s   (for development and tests only: its keys lie on this disk)", b.AWS.Endpoint)
 	}
@@ -307,6 +313,18 @@ func (p *platform) greet(b Bootstrap) {
 	p.say("     ... the cluster stops within %s; bring it back with `kms enable-key` and the same arguments.", confirmedWithin(p.cfg.ValidationInterval))
 	p.say("  3. See why:              curl --digest -u %s:%s -H 'Accept: application/vnd.atlas.2023-01-01+json' %s/api/atlas/v2/groups/%s/events", b.PublicKey, b.PrivateKey, b.BaseURL, b.Sample.ProjectID)
 	p.say("\nCtrl-C stops everything. The next start finds it all again.")
+}
+
+// explainReal says what a platform with the real AWS needs, which the samples of the
+// local one would have shown.
+func (p *platform) explainReal() {
+	p.say("  AWS             the real one, by the SDK's default chain (environment, shared files, web identity, instance role)")
+	p.say("\nThere are no samples: they need a customer's AWS account. What this needs:\n")
+	p.say("  1. Credentials of an AWS account of the platform's own, allowed sts:AssumeRole on customers' roles and nothing else.")
+	p.say("     Check:               keywright doctor server --data-dir %s --listen %s", p.cfg.path("server"), strings.TrimPrefix(p.ready.server.BaseURL, "http://"))
+	p.say("     The host's policy:   keywright agent aws-policy local --bootstrap %s", p.cfg.BootstrapFile)
+	p.say("  2. A customer's role that trusts this account with the external id of a registration, and a KMS key: README, The story.")
+	p.say("  3. For customers who restrict addresses: keywright ip-addresses PROJECT --bootstrap %s", p.cfg.BootstrapFile)
 }
 
 // confirmedWithin is the bound on a stop: interval + min(10 s, interval) + 2 s.

@@ -59,10 +59,47 @@ func (p *platform) readJSON(name string, into any) {
 	}
 }
 
-func (h *host) start(source string) {
+// environment is how the host reaches AWS.
+func (h *host) environment() []string {
 	h.p.t.Helper()
 	var seed awslocal.Seed
 	h.p.readJSON(filepath.Join("aws", awslocal.SeedFile), &seed)
+	return append(os.Environ(), "AWS_ENDPOINT_URL="+h.p.boot.AWS.Endpoint, "AWS_REGION="+h.p.boot.AWS.Region, "AWS_EC2_METADATA_DISABLED=true",
+		"AWS_ACCESS_KEY_ID="+seed.Platform.Agent.AccessKeyID, "AWS_SECRET_ACCESS_KEY="+seed.Platform.Agent.SecretAccessKey)
+}
+
+// examine runs the doctor on an enrolled host, and prints its policy.
+func (h *host) examine() {
+	h.p.t.Helper()
+	cmd := exec.Command(binary, "doctor", "agent", "--data-dir", filepath.Join(h.p.dir, h.name), "--server", h.args[4], "--listen", "127.0.0.1:0", "-o", "json")
+	cmd.Env = h.environment()
+	out, err := cmd.Output()
+	var found struct {
+		Checks []struct{ Check, Level, Text string }
+	}
+	if err == nil {
+		err = json.Unmarshal(out, &found)
+	}
+	if err != nil {
+		h.p.t.Fatalf("doctor: %v\n%s", err, out)
+	}
+	good := map[string]bool{}
+	for _, c := range found.Checks {
+		good[c.Check] = c.Level == "ok"
+	}
+	for _, check := range []string{"AWS identity", "STS clock", "control plane", "enrolment", "data directory"} {
+		if !good[check] {
+			h.p.t.Errorf("doctor on an enrolled host: %s is not ok\n%s", check, out)
+		}
+	}
+	out, err = exec.Command(binary, "agent", "aws-policy", h.name, "--bootstrap", filepath.Join(h.p.dir, "bootstrap.json")).Output()
+	if err != nil || !strings.Contains(string(out), `"sts:AssumeRole"`) || strings.Count(string(out), ":role/") != 1 {
+		h.p.t.Errorf("policy: %v\n%s", err, out)
+	}
+}
+
+func (h *host) start(source string) {
+	h.p.t.Helper()
 	out, err := os.OpenFile(filepath.Join(h.p.dir, "logs", h.name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		h.p.t.Fatal(err)
@@ -71,8 +108,7 @@ func (h *host) start(source string) {
 	h.cmd = exec.Command(binary, append(slices.Clone(h.args), "--source-address", source)...)
 	h.cmd.Stdout, h.cmd.Stderr = out, out
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	h.cmd.Env = append(os.Environ(), "AWS_ENDPOINT_URL="+h.p.boot.AWS.Endpoint, "AWS_REGION="+h.p.boot.AWS.Region, "AWS_EC2_METADATA_DISABLED=true",
-		"AWS_ACCESS_KEY_ID="+seed.Platform.Agent.AccessKeyID, "AWS_SECRET_ACCESS_KEY="+seed.Platform.Agent.SecretAccessKey)
+	h.cmd.Env = h.environment()
 	if err := h.cmd.Start(); err != nil {
 		h.p.t.Fatal(err)
 	}
@@ -259,6 +295,8 @@ func TestNetworkRestrictions(t *testing.T) {
 	if m := p.messageOf(k.project, "HOST_KMS_NETWORK_ACCESS_RESTORED"); !strings.Contains(m, "db3") {
 		t.Errorf("event %q", m)
 	}
+
+	two.examine()
 
 	// A host moves: old, new and the new statement are told, and its node goes on until
 	// the customer has followed.

@@ -112,6 +112,9 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 	return p, nil
 }
 
+// Region is the one that is used where a Target names none.
+func (p *Provider) Region() string { return p.aws.Region }
+
 // Close ends idle connections.
 func (p *Provider) Close() error {
 	p.shared.CloseIdleConnections()
