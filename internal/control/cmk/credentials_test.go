@@ -136,7 +136,7 @@ func TestAnImportIsRefused(t *testing.T) {
 			if !user.AccessKey.Secret.IsEmpty() && strings.Contains(err.Error(), string(user.AccessKey.Secret.Reveal())) {
 				t.Errorf("the refusal tells the secret: %v", err)
 			}
-			if after := peek(t, w, p); after.KeyConfig.AccessKeyID != "" || after.Generation != before.Generation {
+			if after := peek(t, w, p); after.AccessKeyID != "" || after.Generation != before.Generation {
 				t.Errorf("changed: %+v", after)
 			}
 		})
