@@ -129,7 +129,7 @@ func TestEveryCheckTellsGoodFromBad(t *testing.T) {
 		if left, err := os.ReadDir(r.cfg.DataDir); err != nil || len(left) != 0 {
 			t.Errorf("it left %v, %v", left, err)
 		}
-		if err := os.Chmod(r.cfg.DataDir, 0o755); err != nil { //nolint:gosec // what the check is for
+		if err := os.Chmod(r.cfg.DataDir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 		r.is(t, "data directory", doctor.Fail, "chmod 700")
