@@ -96,9 +96,9 @@ func TestAdvance(t *testing.T) {
 func TestConfirmedChangesAreBounded(t *testing.T) {
 	var n store.ProjectNetwork
 	for i := range 3 * kept {
-		v := map[keys.HostID]validator{"h": ran(custody.Valid, kms.OK, i, uint64(i))}                                                          
+		v := map[keys.HostID]validator{"h": ran(custody.Valid, kms.OK, i, uint64(i))}
 		n, _ = advance(n, observed{now: at(i), validate: uint64(i), sources: machines{"h": from(fmt.Sprintf("192.0.2.%d", i))}, validators: v})
-		v = map[keys.HostID]validator{"h": ran(custody.Valid, kms.OK, i+1, uint64(i))}                                                         
+		v = map[keys.HostID]validator{"h": ran(custody.Valid, kms.OK, i+1, uint64(i))}
 		n, _ = advance(n, observed{now: at(i), sources: machines{"h": from(fmt.Sprintf("192.0.2.%d", i))}, validators: v})
 	}
 	if len(n.Changes) != kept || !reflect.DeepEqual(n.Changes[kept-1].New, []string{fmt.Sprintf("192.0.2.%d", 3*kept-1)}) {
