@@ -236,7 +236,7 @@ func moves() int {
 // returns (key-plane section 1, the claim above the table).
 func TestModelOfFaults(t *testing.T) {
 	for _, name := range []string{"valid", "one refused", "one unreachable", "one cut off"} {
-		n := search(t, starts()[name], faults(), 40, moves(), size(t, 6_000))
+		n := search(t, starts()[name], faults(), 40, moves(), size(t, 3_000))
 		t.Logf("%s: %d states", name, n)
 	}
 }
@@ -245,7 +245,7 @@ func TestModelOfFaults(t *testing.T) {
 func TestModelOfRevocations(t *testing.T) {
 	all := starts()
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		n := search(t, all[name], append(customers(), faults()...), 40, moves(), size(t, 4_000))
+		n := search(t, all[name], append(customers(), faults()...), 40, moves(), size(t, 2_000))
 		t.Logf("%s: %d states", name, n)
 	}
 }
