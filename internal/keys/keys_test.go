@@ -60,3 +60,24 @@ func TestARNs(t *testing.T) {
 		}
 	}
 }
+
+func TestReplicasOfAKeyAreTheSameKey(t *testing.T) {
+	const key = "arn:aws:kms:us-east-1:123456789012:key/"
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{key + "1", key + "1", true},
+		{key + "1", key + "2", false},
+		{key + "1", "arn:aws:kms:eu-west-1:123456789012:key/1", false},
+		{key + "mrk-1", "arn:aws:kms:eu-west-1:123456789012:key/mrk-1", true},
+		{key + "mrk-1", "arn:aws:kms:eu-west-1:123456789013:key/mrk-1", false},
+		{key + "mrk-1", "arn:aws-cn:kms:cn-north-1:123456789012:key/mrk-1", false},
+		{key + "1", "", false},
+		{"", "", false},
+	} {
+		if got := keys.SameKey(c.a, c.b); got != c.want {
+			t.Errorf("%s and %s: %v", c.a, c.b, got)
+		}
+	}
+}

@@ -158,6 +158,10 @@ func TestAnotherKeyIsStagedCommittedAndTheOldOneRetired(t *testing.T) {
 		t.Errorf("rollback of what is gone: %v", err)
 	}
 	// An old wrap that is still on its way is not taken in again.
+	s.agent.Resend(s.World)
+	if got := s.wraps(); got[s.target.KeyID] != 0 || got[other] != 3 {
+		t.Errorf("wraps %v", got)
+	}
 	s.Must(s.agent.Step(s.World))
 	s.plane()
 	if c = s.state("RETIRED"); c.Dropped.IsZero() {

@@ -104,6 +104,14 @@ func (a *Agent) escrow(w *World, k *Kept) error {
 	return w.Cluster.Escrow(context.Background(), a.Host, out)
 }
 
+// Resend escrows every key as the agent has it.
+func (a *Agent) Resend(w *World) {
+	w.T.Helper()
+	for _, k := range a.Kept {
+		w.Must(a.escrow(w, k))
+	}
+}
+
 // Stage carries out what the desired state says about wraps, and gives what to report
 // of a project.
 func (a *Agent) Stage(w *World, p agentlink.Project) *agentlink.WrapStatus {
