@@ -40,6 +40,9 @@ func agentCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := clobber(); err != nil {
+				return err
+			}
 			cfg.Metrics = telemetry.New(build())
 			cfg.Logger = logger(c)
 			protect(cfg.Logger)

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -97,6 +98,24 @@ func protect(log *slog.Logger) {
 	if err := secret.ProtectProcess(); err != nil {
 		log.Warn("process memory is not fully protected", "error", err)
 	}
+}
+
+// clobber starts this very process anew, with its process id, so that the memory of
+// freed objects is overwritten; the runtime takes that setting only at its start. The
+// agent does so: libraries that it speaks to AWS with leave copies of keys behind.
+func clobber() error {
+	const setting = "clobberfree=1"
+	have := os.Getenv("GODEBUG")
+	if slices.Contains(strings.Split(have, ","), setting) {
+		return nil
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	env := append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GODEBUG=") }),
+		"GODEBUG="+strings.TrimPrefix(have+","+setting, ","))
+	return fmt.Errorf("start with freed memory overwritten: %w", syscall.Exec(exe, os.Args, env)) //nolint:gosec // ourselves
 }
 
 // executable is the path of this program, for starting parts of itself.

@@ -69,13 +69,20 @@ func Start(args []string, output string) (*Process, error) {
 	return p, nil
 }
 
-// environment leaves out what a node has no business with: AWS credentials.
+// environment leaves out what a node has no business with: AWS credentials, and the
+// overwriting of freed memory that the agent runs with, which would slow it down and
+// protect nothing (a node holds its keys as long as it runs).
 func environment() []string {
 	var env []string
 	for _, kv := range os.Environ() {
-		if !strings.HasPrefix(kv, "AWS_") {
-			env = append(env, kv)
+		name, value, _ := strings.Cut(kv, "=")
+		switch {
+		case strings.HasPrefix(name, "AWS_"):
+			continue
+		case name == "GODEBUG":
+			kv = "GODEBUG=" + strings.Join(slices.DeleteFunc(strings.Split(value, ","), func(s string) bool { return s == "clobberfree=1" }), ",")
 		}
+		env = append(env, kv)
 	}
 	return env
 }

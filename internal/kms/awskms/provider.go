@@ -62,6 +62,7 @@ type Provider struct {
 	shared *http.Client
 	// sources knows from where calls are made.
 	sources *sources
+	scrubs  scrubber
 
 	mu       sync.Mutex
 	sessions map[place]*session
@@ -107,6 +108,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		p.aws.Credentials = aws.NewCredentialsCache(p.aws.Credentials)
 	}
 	p.shared = p.ownClient()
+	p.scrubs.forget = p.shared.CloseIdleConnections
 	ep := p.Endpoints(kms.Target{})
 	p.log.InfoContext(ctx, "aws endpoints in use", "kms_endpoint", ep.KMS, "sts_endpoint", ep.STS, "aws_region", p.aws.Region)
 	return p, nil
@@ -117,6 +119,7 @@ func (p *Provider) Region() string { return p.aws.Region }
 
 // Close ends idle connections.
 func (p *Provider) Close() error {
+	p.scrubs.close()
 	p.shared.CloseIdleConnections()
 	return nil
 }

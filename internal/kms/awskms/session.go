@@ -170,6 +170,14 @@ func (s *session) call(ctx context.Context, op kms.Operation, do func(context.Co
 	}
 }
 
+// scrub lets the copies of a plaintext go. A fresh session carries probes only, and
+// ends with its connection.
+func (s *session) scrub() {
+	if !s.fresh {
+		s.p.scrubs.used()
+	}
+}
+
 // Describe implements kms.Session.
 func (s *session) Describe(ctx context.Context) (kms.KeyInfo, error) {
 	var info kms.KeyInfo
@@ -202,6 +210,7 @@ func regionOf(arn, otherwise string) string {
 
 // Encrypt implements kms.Session.
 func (s *session) Encrypt(ctx context.Context, plaintext secret.Bytes, ectx map[string]string) (ciphertext []byte, keyARN string, err error) {
+	defer s.scrub()
 	err = s.call(ctx, kms.OpEncrypt, func(ctx context.Context) error {
 		out, err := s.kms.Encrypt(ctx, &awskmssdk.EncryptInput{KeyId: &s.t.KeyID, Plaintext: plaintext.Reveal(), EncryptionContext: ectx})
 		if err != nil {
@@ -218,6 +227,7 @@ func (s *session) Encrypt(ctx context.Context, plaintext secret.Bytes, ectx map[
 
 // Decrypt implements kms.Session.
 func (s *session) Decrypt(ctx context.Context, ciphertext []byte, ectx map[string]string) (plain secret.Bytes, err error) {
+	defer s.scrub()
 	err = s.call(ctx, kms.OpDecrypt, func(ctx context.Context) error {
 		out, err := s.kms.Decrypt(ctx, &awskmssdk.DecryptInput{KeyId: &s.t.KeyID, CiphertextBlob: ciphertext, EncryptionContext: ectx})
 		if err != nil {
