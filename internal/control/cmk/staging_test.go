@@ -401,3 +401,91 @@ func TestACandidateThatIsTakenAwayIsGivenUp(t *testing.T) {
 	s.step()
 	s.opened()
 }
+
+// A change waits for a dead host until somebody gives it up.
+func TestAChangeWaitsForADeadHostUntilItIsForgotten(t *testing.T) {
+	s := newStage(t)
+	dead := controltest.NewAgent(s.Host("dead"))
+	s.Must(dead.Step(s.World))
+	_, err := s.Cluster.Create(t.Context(), s.Owner, s.p, "d", settings("AWS"))
+	s.Must(err)
+	s.Must(dead.Step(s.World))
+	for id := range dead.Nodes {
+		dead.Key(s.World, id)
+	}
+	if len(dead.Kept) == 0 {
+		t.Fatal("the second cluster is not on the second host")
+	}
+	s.Must(dead.Step(s.World))
+	other := s.AWS.CreateKey()
+	if _, err := s.patch(cmk.AWSPatch{CustomerMasterKeyID: &other}); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		s.step()
+	}
+	s.state("STAGING")
+	s.Must(s.Store.Tx(t.Context(), func(tx *store.Tx) error {
+		h, err := tx.Host(dead.Host)
+		if err != nil {
+			return err
+		}
+		h.LastSeen = h.LastSeen.Add(-time.Hour)
+		return tx.PutHost(h)
+	}))
+	silent := 0
+	for _, h := range s.peek().Hosts {
+		if h.Silent && h.Hostname == "dead" {
+			silent++
+		}
+	}
+	if silent != 1 {
+		t.Errorf("hosts %+v", s.peek().Hosts)
+	}
+	if _, err := s.Cluster.Forget(t.Context(), s.Owner, dead.Host, "dead"); err != nil {
+		t.Fatal(err)
+	}
+	s.step()
+	s.state("COMMITTED")
+	s.step()
+	s.opened()
+	s.Verify()
+}
+
+// With the last key go the changes: nothing keeps a role.
+func TestSwitchingOffEndsEveryChange(t *testing.T) {
+	s := newStage(t)
+	r, _ := s.Role(s.p)
+	before := s.peek().Role
+	if _, err := s.patch(cmk.AWSPatch{RoleID: ptr(string(r.ID))}); err != nil {
+		t.Fatal(err)
+	}
+	s.step()
+	s.state("COMMITTED")
+	other := s.AWS.CreateKey()
+	if _, err := s.patch(cmk.AWSPatch{CustomerMasterKeyID: &other}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Access.Deauthorize(t.Context(), s.Owner, s.p, before); apierr.Code(err) != "AWS_IAM_ROLE_IN_USE" {
+		t.Errorf("a role that a rollback needs: %v", err)
+	}
+	s.Must(s.Cluster.Delete(t.Context(), s.Owner, s.p, "c"))
+	s.agent.Kept = nil
+	s.Must(s.agent.Step(s.World)) // buried
+	if _, err := s.patch(cmk.AWSPatch{Enabled: ptr(false)}); err != nil {
+		t.Fatal(err)
+	}
+	s.Must(s.Store.View(t.Context(), func(tx *store.Tx) error {
+		open, err := tx.OpenKeyChanges()
+		if len(open) != 0 {
+			t.Errorf("left open: %+v", open)
+		}
+		return err
+	}))
+	for _, id := range []keys.RoleID{before, r.ID} {
+		if err := s.Access.Deauthorize(t.Context(), s.Owner, s.p, id); err != nil {
+			t.Errorf("role %s: %v", id, err)
+		}
+	}
+	s.Verify()
+}
