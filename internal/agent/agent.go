@@ -33,6 +33,7 @@ type Agent struct {
 	id       identity
 	link     *agentlink.Client
 	linkCert *pki.Keeper
+	kmipCert *pki.Keeper
 	wishes   *wishes
 	recorder *recorder
 	vault    *vault
@@ -166,6 +167,7 @@ func (a *Agent) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.kmipCert = keeper
 	listener, err := a.kmipListen()
 	if err != nil {
 		return err

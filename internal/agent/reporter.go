@@ -75,6 +75,8 @@ type reporter struct {
 
 	// escrowAt is when the escrow is tried again after a refusal. run owns it.
 	escrowAt time.Time
+	// anchors is what the control plane has asked of the audit chain. run owns it.
+	anchors []agentlink.AuditAnchor
 
 	mu   sync.Mutex
 	link bool
@@ -140,8 +142,15 @@ func (r *reporter) run(ctx context.Context) error {
 // a node's keys may go from there the control plane judges by the state.
 func (r *reporter) report(ctx context.Context) error {
 	open := r.a.vault.store.Unescrowed()
-	if err := r.a.link.Status(ctx, r.a.status()); err != nil {
+	st := r.a.status()
+	st.AuditAnchors = r.anchors
+	ack, err := r.a.link.Report(ctx, r.a.signHead(st))
+	if err != nil {
 		return err
+	}
+	if r.anchors = nil; len(ack.AuditAnchors) > 0 {
+		r.anchors = r.a.anchorsAt(ack.AuditAnchors)
+		r.poke()
 	}
 	if len(open) == 0 {
 		r.a.alarms.clear(aboutEscrow)
@@ -150,7 +159,7 @@ func (r *reporter) report(ctx context.Context) error {
 	if time.Now().Before(r.escrowAt) {
 		return nil
 	}
-	err := r.a.vault.syncEscrow(ctx, open)
+	err = r.a.vault.syncEscrow(ctx, open)
 	var refused *agentlink.Error
 	if errors.As(err, &refused) && refused.Status < http.StatusInternalServerError {
 		r.escrowAt = time.Now().Add(refusedPause)
@@ -170,7 +179,8 @@ func (a *Agent) status() agentlink.Status {
 	head := a.recorder.head()
 	s := agentlink.Status{
 		Revision: d.Revision, KMIPAddress: a.kmip.Addr().String(), EgressAddresses: a.egress.list(), AuditSeq: head.Seq, AuditHead: head.Hash.String(),
-		Nodes: []agentlink.NodeStatus{}, Custody: []agentlink.CustodyStatus{}, Holdings: a.vault.store.Holdings(),
+		CertificateEnds: a.certificateEnds(),
+		Nodes:           []agentlink.NodeStatus{}, Custody: []agentlink.CustodyStatus{}, Holdings: a.vault.store.Holdings(),
 	}
 	a.mu.Lock()
 	nodes := make([]*node, 0, len(a.nodes))

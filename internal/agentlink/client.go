@@ -160,8 +160,16 @@ func (c *Client) Desired(ctx context.Context, have uint64) (Desired, error) {
 
 // Status tells the host's state.
 func (c *Client) Status(ctx context.Context, s Status) error {
+	_, err := c.Report(ctx, s)
+	return err
+}
+
+// Report is Status with the control plane's answer.
+func (c *Client) Report(ctx context.Context, s Status) (Acknowledged, error) {
 	s.Version = Version
-	return c.call(ctx, PathStatus, s, &Acknowledged{}, 10*time.Second)
+	var out Acknowledged
+	err := c.call(ctx, PathStatus, s, &out, 10*time.Second)
+	return out, err
 }
 
 // Escrow puts wraps into the control plane's store; nil means they are durable there.

@@ -56,6 +56,9 @@ func fill(v reflect.Value, name string) {
 		fill(v.Index(0), name)
 	case reflect.Struct:
 		for i := range v.NumField() {
+			if f := v.Type().Field(i); f.Tag.Get("json") == "-" || !f.IsExported() {
+				continue
+			}
 			fill(v.Field(i), strings.ToLower(v.Type().Field(i).Name))
 		}
 	default:

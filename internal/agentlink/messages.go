@@ -271,6 +271,16 @@ type Status struct {
 	Buried    []keys.NodeID `json:"buried,omitempty"`
 	AuditSeq  uint64        `json:"auditSeq"`
 	AuditHead string        `json:"auditHead"`
+	// AuditSigned and AuditSignature are the head as audit.SignedHead, signed with the key
+	// of the link certificate. AuditAnchors answers for what Acknowledged has asked.
+	AuditSigned    time.Time     `json:"auditSigned,omitzero"`
+	AuditSignature []byte        `json:"auditSignature,omitempty"`
+	AuditAnchors   []AuditAnchor `json:"auditAnchors,omitempty"`
+	// AuditCertificate is the certificate (PEM) that the control plane saw; it does not
+	// travel in the message.
+	AuditCertificate string `json:"-"`
+	// CertificateEnds is when the host's certificates end.
+	CertificateEnds []CertificateEnd `json:"certificateEnds,omitempty"`
 	// Alarms are conditions of the host that need a person, such as a rolled-back store.
 	Alarms []string `json:"alarms,omitempty"`
 	// Holdings are the customer keys that wraps on the host's disk are under; null from
@@ -405,9 +415,25 @@ type WrapsResponse struct {
 	Wraps   []EscrowedWrap `json:"wraps"`
 }
 
+// CertificateEnd is when a certificate of the host ends; the name is one of a few.
+type CertificateEnd struct {
+	Name string    `json:"name"`
+	End  time.Time `json:"end"`
+}
+
+// AuditAnchor is what a host's audit chain says at one place: the hash (hexadecimal) of
+// the event with this sequence number, all zero if there is none.
+type AuditAnchor struct {
+	Seq  uint64 `json:"seq"`
+	Hash string `json:"hash"`
+}
+
 // Acknowledged is the empty answer.
 type Acknowledged struct {
 	Version int `json:"version"`
+	// AuditAnchors, in the answer to a status, are sequence numbers for which the next
+	// status shall say what the host's audit chain has there.
+	AuditAnchors []uint64 `json:"auditAnchors,omitempty"`
 }
 
 // Duration is a time.Duration that travels as Go's text form, such as "15m0s".

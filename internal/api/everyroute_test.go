@@ -27,7 +27,7 @@ func tour(r *rig) []touch {
 		{"POST", legacy, "/orgs/{O}/apiKeys", `{"desc":"k","roles":["ORG_MEMBER"]}`, 200}, {"GET", legacy, "/orgs/{O}/apiKeys", "", 200},
 		{"GET", legacy, "/orgs/{O}/apiKeys/{K}", "", 200}, {"POST", legacy, "/groups/{G}/apiKeys", `{"desc":"k","roles":["GROUP_READ_ONLY"]}`, 200},
 		{"PATCH", legacy, "/groups/{G}/apiKeys/{K}", `{"roles":["GROUP_READ_ONLY"]}`, 200}, {"DELETE", legacy, "/orgs/{O}/apiKeys/{K}", "", 204},
-		{"GET", "", "/api/keywright/v1/orgs/{O}/audit:verify", "", 200}, {"POST", "", "/api/keywright/v1/orgs/{O}/keys:export", "", 200},
+		{"GET", "", "/api/keywright/v1/orgs/{O}/audit:verify", "", 200}, {"GET", "", "/api/keywright/v1/orgs/{O}/audit:head", "", 200}, {"POST", "", "/api/keywright/v1/orgs/{O}/keys:export", "", 200},
 		{"GET", "", "/api/keywright/v1/orgs/{O}/keys", "", 200}, {"GET", "", "/api/keywright/v1/orgs/{O}/keys/arn:aws:kms:us-east-1:111122223333:key%2F1", "", 200},
 		{"POST", legacy, "/groups", `{"name":"Toured",` + org + `}`, 201}, {"GET", legacy, "/groups", "", 200}, {"GET", legacy, "/groups/byName/Project", "", 200},
 		{"GET", legacy, "/groups/{G}", "", 200}, {"PATCH", legacy, "/groups/{G}", `{"tags":[]}`, 200},

@@ -115,6 +115,15 @@ func rotateMasterKey(c *call) (int, any, error) {
 	return http.StatusAccepted, c.clusterKeys(v), nil
 }
 
+// auditHead answers with the signed ends of all audit chains, to be kept elsewhere.
+func auditHead(c *call) (int, any, error) {
+	h, err := c.cfg.Export.Heads(c.ctx(), c.who, c.org())
+	if err != nil {
+		return 0, nil, err
+	}
+	return http.StatusOK, h, nil
+}
+
 // exportKeys answers with a signed bundle of all wrapped keys; it holds ciphertext only.
 func exportKeys(c *call) (int, any, error) {
 	b, err := c.cfg.Export.Export(c.ctx(), c.who, c.org())

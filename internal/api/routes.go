@@ -132,6 +132,7 @@ func routes() []route {
 		{method: get, pattern: "/groups/{groupId}/clusters/{clusterName}/drills", family: own, handle: listDrills},
 		{method: get, pattern: "/groups/{groupId}/keyPolicy", family: own, handle: getKeyPolicy},
 		{method: patch, pattern: "/groups/{groupId}/keyPolicy", family: own, handle: updateKeyPolicy},
+		{method: get, pattern: "/orgs/{orgId}/audit:head", family: own, handle: auditHead},
 		{method: get, pattern: "/orgs/{orgId}/audit:verify", family: own, handle: verifyAudit},
 		{method: get, pattern: "/groups/{groupId}/networkAccess", family: own, handle: getNetworkAccess},
 		{method: post, pattern: "/groups/{groupId}/networkAccess:acknowledge", family: own, handle: acknowledgeAddresses},

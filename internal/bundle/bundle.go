@@ -4,9 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"time"
@@ -84,27 +82,9 @@ func Describe(d keys.DeploymentID, host keys.HostID, w agentlink.EscrowedWrap) W
 
 // Sign makes a bundle, with a new key that link certifies.
 func Sign(p Payload, link *pki.Authority, now time.Time) (Bundle, error) {
-	key, csr, err := pki.NewKey()
+	signer, cert, err := link.Signer(Signer, now)
 	if err != nil {
 		return Bundle{}, fmt.Errorf("sign bundle: %w", err)
-	}
-	defer key.Wipe()
-	cert, err := link.Sign(csr, pki.Leaf{CommonName: Signer, Client: true, Lifetime: time.Hour}, now)
-	if err != nil {
-		return Bundle{}, fmt.Errorf("sign bundle: %w", err)
-	}
-	block, _ := pem.Decode(key.Reveal())
-	if block == nil {
-		return Bundle{}, errors.New("sign bundle: the new key is not PEM")
-	}
-	defer clear(block.Bytes)
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return Bundle{}, fmt.Errorf("sign bundle: %w", err)
-	}
-	signer, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok {
-		return Bundle{}, errors.New("sign bundle: the new key is no ECDSA key")
 	}
 	b := Bundle{Format: Format, Version: Version, Certificate: string(cert)}
 	if b.Payload, err = json.Marshal(p); err != nil {

@@ -35,7 +35,7 @@ func TestWrongCommandLinesSayWhatIsWrong(t *testing.T) {
 		{[]string{"frobnicate"}, 2, "frobnicate"},
 		{[]string{"up", "--nope"}, 2, "hint: see `keywright up --help`"},
 		{[]string{"up", "extra"}, 2, "extra"},
-		{[]string{"audit", "verify"}, 2, "1 arg"},
+		{[]string{"audit", "verify"}, 2, "--data-dir"},
 		{[]string{"server"}, 2, "--data-dir"},
 		{[]string{"agent"}, 2, "--data-dir"},
 		{[]string{"agent", "--data-dir", t.TempDir(), "--node-ports", "9-1"}, 2, "27100-27199"},

@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"io"
 	"log/slog"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/apierr"
+	"github.com/keywright/keywright/internal/audit"
 	"github.com/keywright/keywright/internal/control/cluster"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/pki"
@@ -24,6 +27,7 @@ const maxStranger = 64 << 10
 
 // link serves the agents.
 type link struct {
+	st         *store.Store
 	clusters   *cluster.Service
 	deployment keys.DeploymentID
 	cas        authorities
@@ -31,7 +35,7 @@ type link struct {
 }
 
 func newLink(p *plane) *link {
-	return &link{clusters: p.services.Cluster, deployment: p.services.Store.Deployment(), cas: p.cas, log: p.cfg.Log}
+	return &link{st: p.services.Store, clusters: p.services.Cluster, deployment: p.services.Store.Deployment(), cas: p.cas, log: p.cfg.Log}
 }
 
 func (l *link) handler() http.Handler {
@@ -45,7 +49,7 @@ func (l *link) handler() http.Handler {
 		return l.clusters.Desired(ctx, p.host, in.Have)
 	}))
 	mux.Handle("POST "+agentlink.PathStatus, call(l, true, func(ctx context.Context, p peer, in agentlink.Status) (agentlink.Acknowledged, error) {
-		return acknowledged, l.clusters.Status(ctx, p.host, in)
+		return l.status(ctx, p, in)
 	}))
 	mux.Handle("POST "+agentlink.PathEscrow, call(l, true, func(ctx context.Context, p peer, in agentlink.EscrowRequest) (agentlink.Acknowledged, error) {
 		return acknowledged, l.clusters.Escrow(ctx, p.host, in.Wraps)
@@ -63,6 +67,8 @@ var acknowledged = agentlink.Acknowledged{Version: agentlink.Version}
 type peer struct {
 	host    keys.HostID
 	address net.IP
+	// certificate is what a member has shown.
+	certificate *x509.Certificate
 }
 
 // call makes a handler of one message: identity, bounded body, version, answer.
@@ -78,7 +84,7 @@ func call[In, Out any](l *link, member bool, fn func(context.Context, peer, In) 
 				l.refuse(w, r, err)
 				return
 			}
-			p.host = host
+			p.host, p.certificate = host, r.TLS.PeerCertificates[0]
 		}
 		most := int64(agentlink.MaxBody)
 		if !member {
@@ -109,6 +115,33 @@ func (l *link) identify(r *http.Request) (keys.HostID, error) {
 	cert := r.TLS.PeerCertificates[0]
 	host := keys.HostID(cert.Subject.CommonName)
 	return host, l.clusters.Admit(r.Context(), host, pki.Fingerprint(cert.Raw))
+}
+
+// status takes in a host's report. The head of its audit chain has to be signed by the
+// certificate that it shows, if it is signed.
+func (l *link) status(ctx context.Context, p peer, in agentlink.Status) (agentlink.Acknowledged, error) {
+	if len(in.AuditSignature) > 0 {
+		hash, err := audit.ParseHash(in.AuditHead)
+		head := audit.SignedHead{
+			Deployment: string(l.deployment), Chain: audit.HostChain(string(p.host)), Head: audit.Head{Seq: in.AuditSeq, Hash: hash}, Time: in.AuditSigned, Signature: in.AuditSignature,
+		}
+		if err == nil {
+			err = head.Check(p.certificate)
+		}
+		if err != nil {
+			return acknowledged, apierr.BadRequest("INVALID_AUDIT_SIGNATURE", "The signature of the audit head is not of this host's certificate.").Because(err)
+		}
+		in.AuditCertificate = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.certificate.Raw}))
+	}
+	if err := l.clusters.Status(ctx, p.host, in); err != nil {
+		return acknowledged, err
+	}
+	out := acknowledged
+	err := l.st.View(ctx, func(tx *store.Tx) (err error) {
+		out.AuditAnchors, err = l.clusters.AuditAnchors(tx, p.host)
+		return err
+	})
+	return out, err
 }
 
 // decode reads one message and refuses a newer version than ours.

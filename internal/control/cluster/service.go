@@ -59,7 +59,10 @@ type Config struct {
 	// ShowCreating and ShowDeleting are how long these states last at least, so that
 	// clients that look once after their call see them; 0 means 1 s and 2 s.
 	ShowCreating, ShowDeleting time.Duration
-	Log                        *slog.Logger
+	// AuditEvery is how often a host is asked to prove that its audit chain is the known
+	// one; 0 means ten minutes.
+	AuditEvery time.Duration
+	Log        *slog.Logger
 }
 
 // Service manages clusters and hosts. It is safe for concurrent use.
@@ -71,10 +74,15 @@ type Service struct {
 	mu   sync.Mutex
 	due  map[keys.ClusterID]time.Time
 	poke chan struct{}
+	// asked is when a host was last asked for its audit chain.
+	asked map[keys.HostID]time.Time
 }
 
 // New makes the service. Its reconciler runs while Run does.
 func New(cfg Config) *Service {
+	if cfg.AuditEvery == 0 {
+		cfg.AuditEvery = auditEvery
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -84,7 +92,7 @@ func New(cfg Config) *Service {
 	if cfg.ShowDeleting == 0 {
 		cfg.ShowDeleting = 2 * time.Second
 	}
-	return &Service{cfg: cfg, st: cfg.Store, log: cfg.Log, due: map[keys.ClusterID]time.Time{}, poke: make(chan struct{}, 1)}
+	return &Service{cfg: cfg, st: cfg.Store, log: cfg.Log, due: map[keys.ClusterID]time.Time{}, poke: make(chan struct{}, 1), asked: map[keys.HostID]time.Time{}}
 }
 
 // View is a cluster as people see it.

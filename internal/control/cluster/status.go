@@ -76,14 +76,14 @@ func (s *Service) hostStatus(tx *store.Tx, h store.Host, st agentlink.Status) (s
 			return h, err
 		}
 	}
-	if st.AuditSeq < h.AuditSeq {
-		if err := s.alarm(tx, h, "HOST_AUDIT_WENT_BACK", fmt.Sprintf("The audit chain of host %s ends at event %d, it had %d before: its directory was rolled back.", h.Hostname, st.AuditSeq, h.AuditSeq)); err != nil {
-			return h, err
-		}
+	h, err := s.auditStatus(tx, h, st)
+	if err != nil {
+		return h, err
 	}
 	h.KMIPAddress, h.Enacted, h.LastSeen = clip(st.KMIPAddress), st.Revision, tx.Now()
 	h.Egress, _ = agentlink.NormalAddresses(st.EgressAddresses)
 	h.AuditSeq, h.AuditHead = st.AuditSeq, clip(st.AuditHead)
+	h.CertificateEnds = certificateEnds(st.CertificateEnds)
 	h.Holdings = holdings(st.Holdings)
 	alarms := clipAll(st.Alarms, maxAlarms)
 	for _, a := range alarms {
@@ -110,6 +110,18 @@ func holdings(in []agentlink.KeyHolding) []store.KeyHolding {
 	out := make([]store.KeyHolding, 0, len(in))
 	for _, k := range in {
 		out = append(out, store.KeyHolding{KeyARN: clip(k.KeyARN), Wraps: k.Wraps, Unescrowed: k.Unescrowed})
+	}
+	return out
+}
+
+// certificateEnds bounds what a host says of its certificates.
+func certificateEnds(in []agentlink.CertificateEnd) map[string]time.Time {
+	var out map[string]time.Time
+	for _, c := range in[:min(len(in), maxAlarms)] {
+		if out == nil {
+			out = map[string]time.Time{}
+		}
+		out[clip(c.Name)] = c.End.UTC().Truncate(time.Second)
 	}
 	return out
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/keywright/keywright/internal/agentlink"
+	"github.com/keywright/keywright/internal/audit"
 	"github.com/keywright/keywright/internal/bundle"
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/keys"
@@ -46,6 +47,64 @@ func (s *Service) Export(ctx context.Context, p tenant.Principal, org keys.OrgID
 		return bundle.Bundle{}, err
 	}
 	return bundle.Sign(payload, s.link, s.st.Now())
+}
+
+// HeadSigner is the common name of a certificate that signs heads of the control plane's
+// audit chain.
+const HeadSigner = "keywright audit head"
+
+// Heads gives the end of the control plane's audit chain, signed, and the newest ends of
+// the chains of the organization's hosts (and the platform's) as those have signed them.
+// It needs Organization Owner. ORG_NOT_FOUND, USER_UNAUTHORIZED.
+func (s *Service) Heads(ctx context.Context, p tenant.Principal, org keys.OrgID) (audit.Heads, error) {
+	out := audit.Heads{Format: audit.HeadFormat, Version: audit.HeadVersion}
+	own := audit.SignedHead{Deployment: string(s.st.Deployment()), Chain: audit.ControlPlane}
+	err := s.st.View(ctx, func(tx *store.Tx) (err error) {
+		if _, err := tenant.RequireOrg(tx, p, tenant.OrgOwner, org); err != nil {
+			return err
+		}
+		if own.Head, err = tx.AuditHead(); err != nil {
+			return err
+		}
+		hosts, err := tx.Hosts()
+		if err != nil {
+			return err
+		}
+		for _, h := range hosts {
+			if h.Org != "" && h.Org != org {
+				continue
+			}
+			known, err := tx.HostHeads(h.ID)
+			if err != nil {
+				return err
+			}
+			if len(known) == 0 {
+				continue
+			}
+			hash, err := audit.ParseHash(known[0].Hash)
+			if err != nil {
+				continue
+			}
+			out.Heads = append(out.Heads, audit.SignedHead{
+				Deployment: own.Deployment, Chain: audit.HostChain(string(h.ID)), Head: audit.Head{Seq: known[0].Seq, Hash: hash},
+				Time: known[0].Signed, Certificate: known[0].Certificate, Signature: known[0].Signature,
+			})
+		}
+		return nil
+	})
+	if err != nil {
+		return out, err
+	}
+	signer, cert, err := s.link.Signer(HeadSigner, s.st.Now())
+	if err != nil {
+		return out, fmt.Errorf("sign audit head: %w", err)
+	}
+	if own, err = own.Sign(signer, s.st.Now()); err != nil {
+		return out, err
+	}
+	own.Certificate = string(cert)
+	out.Heads = append([]audit.SignedHead{own}, out.Heads...)
+	return out, nil
 }
 
 func (s *Service) wraps(tx *store.Tx, org keys.OrgID) ([]bundle.Wrap, error) {
