@@ -43,7 +43,7 @@ func (a *Agent) anchorsAt(seqs []uint64) []agentlink.AuditAnchor {
 	const most = 64
 	heads, err := a.recorder.log.HashesAt(seqs[:min(len(seqs), most)])
 	if errors.Is(err, audit.ErrBroken) {
-		a.alarms.raise(aboutAudit, "the audit log was changed by somebody else: " + err.Error())
+		a.alarms.raise(aboutAudit, "the audit log was changed by somebody else: "+err.Error())
 	}
 	if err != nil {
 		a.log.Error("the audit log could not be checked", "error", err)
