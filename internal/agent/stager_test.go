@@ -30,7 +30,7 @@ type bench struct {
 
 var errKilled = errors.New("killed here")
 
-func newBench(t *testing.T) *bench {
+func newBench(t testing.TB) *bench {
 	t.Helper()
 	b := &bench{desk: newDesk(t), p: principal()}
 	b.restart()

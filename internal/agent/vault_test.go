@@ -25,7 +25,7 @@ import (
 // desk is a vault with everything around it scripted but the store and the wrapping.
 type desk struct {
 	*vault
-	t     *testing.T
+	t     testing.TB
 	dir   string
 	cloud *kmstest.Cloud
 	fault *kms.Fault
@@ -44,7 +44,7 @@ type desk struct {
 	escrowed  []agentlink.EscrowedWrap
 }
 
-func newDesk(t *testing.T) *desk {
+func newDesk(t testing.TB) *desk {
 	t.Helper()
 	d := &desk{t: t, dir: filepath.Join(t.TempDir(), "keys"), cloud: kmstest.NewCloud()}
 	d.fault = kms.NewFault(d.cloud)
