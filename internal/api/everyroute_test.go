@@ -35,6 +35,8 @@ func tour(r *rig) []touch {
 		{"GET", legacy, "/groups/{G}/settings", "", 200}, {"PATCH", legacy, "/groups/{G}/settings", `{"isDataExplorerEnabled":false}`, 200},
 		{"GET", legacy, "/groups/{G}/limits", "", 200}, {"GET", legacy, "/groups/{G}/teams", "", 200}, {"GET", "2025-02-19", "/groups/{G}/users", "", 200},
 		{"GET", legacy, "/groups/{G}/managedSlowMs", "", 200}, {"POST", legacy, "/groups/{G}/managedSlowMs/enable", "", 204}, {"DELETE", legacy, "/groups/{G}/managedSlowMs/disable", "", 204},
+		{"PATCH", legacy, "/groups/{G}/maintenanceWindow", `{"dayOfWeek":1,"hourOfDay":3,"protectedHours":{"startHourOfDay":9,"endHourOfDay":17}}`, 200}, {"GET", legacy, "/groups/{G}/maintenanceWindow", "", 200},
+		{"POST", legacy, "/groups/{G}/maintenanceWindow/defer", "", 200}, {"POST", legacy, "/groups/{G}/maintenanceWindow/autoDefer", "", 200}, {"DELETE", legacy, "/groups/{G}/maintenanceWindow", "", 204},
 		{"POST", legacy, "/groups/{G}/cloudProviderAccess", `{"providerName":"AWS"}`, 200}, {"GET", legacy, "/groups/{G}/cloudProviderAccess", "", 200},
 		{"GET", legacy, "/groups/{G}/cloudProviderAccess/{R}", "", 200},
 		{"PATCH", legacy, "/groups/{G}/cloudProviderAccess/{R}", `{"providerName":"AWS","iamAssumedRoleArn":"{ARN}"}`, 200},
@@ -74,7 +76,8 @@ func tour(r *rig) []touch {
 			touch{"GET", f.version, one, "", 200}, touch{"PATCH", f.version, one, `{"backupEnabled":false}`, 200})
 	}
 	out = append(out, touch{"GET", "", "/api/keywright/v1/groups/{G}/clusters/c0/drills", "", 200}, touch{"POST", "", "/api/keywright/v1/groups/{G}/clusters/c1:drill", `{"minutes":1}`, 409},
-		touch{"GET", "", "/api/keywright/v1/groups/{G}/clusters/c0", "", 200}, touch{"POST", "", "/api/keywright/v1/groups/{G}/clusters/c1:rotateMasterKey", "", 202})
+		touch{"GET", "", "/api/keywright/v1/groups/{G}/clusters/c0", "", 200}, touch{"POST", "", "/api/keywright/v1/groups/{G}/clusters/c1:rotateMasterKey", "", 202},
+		touch{"POST", "", "/api/keywright/v1/groups/{G}:rotateMasterKeys", "", 202})
 	const c = "/groups/{G}/clusters/c0"
 	for _, version := range []string{advanced, legacy} {
 		out = append(out, touch{"GET", version, "/groups/{G}/clusters", "", 200}, touch{"GET", version, c, "", 200}, touch{"PATCH", version, c, `{"tags":[{"key":"a","value":"b"}]}`, 200})

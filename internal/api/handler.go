@@ -19,6 +19,7 @@ import (
 	"github.com/keywright/keywright/internal/control/cmk"
 	"github.com/keywright/keywright/internal/control/escrow"
 	"github.com/keywright/keywright/internal/control/inventory"
+	"github.com/keywright/keywright/internal/control/maintenance"
 	"github.com/keywright/keywright/internal/control/network"
 	"github.com/keywright/keywright/internal/control/rotation"
 	"github.com/keywright/keywright/internal/control/tenant"
@@ -41,6 +42,8 @@ type Config struct {
 	Network *network.Service
 	// Rotation plans the rotation of master keys.
 	Rotation *rotation.Service
+	// Maintenance keeps the projects' maintenance windows.
+	Maintenance *maintenance.Service
 	// Export makes bundles of wrapped keys.
 	Export *escrow.Service
 	// Inventory answers which customer keys are needed.

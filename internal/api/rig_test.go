@@ -16,6 +16,7 @@ import (
 	"github.com/keywright/keywright/internal/api"
 	"github.com/keywright/keywright/internal/control/escrow"
 	"github.com/keywright/keywright/internal/control/inventory"
+	"github.com/keywright/keywright/internal/control/maintenance"
 	"github.com/keywright/keywright/internal/control/rotation"
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/keys"
@@ -71,7 +72,7 @@ func newRig(t *testing.T) *rig {
 	link, err := pki.LoadAuthority(pki.KindLink, certificate, private)
 	w.Must(err)
 	h := api.New(api.Config{Tenant: w.Tenant, Access: w.Access, CMK: w.CMK, Cluster: w.Cluster, Audit: w.Store, Network: w.Network,
-		Rotation: rotation.New(rotation.Config{Store: w.Store}), Export: escrow.New(w.Store, link), Inventory: inventory.New(w.Store), Alert: w.Alert,
+		Rotation: rotation.New(rotation.Config{Store: w.Store}), Maintenance: maintenance.New(w.Store), Export: escrow.New(w.Store, link), Inventory: inventory.New(w.Store), Alert: w.Alert,
 		Build: "test", Now: r.clock.now})
 	mux := http.NewServeMux() // as the server serves it
 	mux.Handle("/", h)

@@ -124,6 +124,19 @@ func auditHead(c *call) (int, any, error) {
 	return http.StatusOK, h, nil
 }
 
+// rotateMasterKeys answers with the clusters whose master keys are to be rotated.
+func rotateMasterKeys(c *call) (int, any, error) {
+	vs, err := c.cfg.Rotation.RequestAll(c.ctx(), c.who, c.project())
+	if err != nil {
+		return 0, nil, err
+	}
+	out := make([]clusterKeysBody, len(vs))
+	for i, v := range vs {
+		out[i] = c.clusterKeys(v)
+	}
+	return http.StatusAccepted, map[string]any{"results": out, "totalCount": len(out)}, nil
+}
+
 // exportKeys answers with a signed bundle of all wrapped keys; it holds ciphertext only.
 func exportKeys(c *call) (int, any, error) {
 	b, err := c.cfg.Export.Export(c.ctx(), c.who, c.org())

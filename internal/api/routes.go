@@ -54,6 +54,12 @@ func routes() []route {
 		{method: del, pattern: "/groups/{groupId}/managedSlowMs/disable", family: atlas, versions: v1, handle: disableManagedSlowMs},
 		{method: get, pattern: "/groups/{groupId}/ipAddresses", family: atlas, versions: v1, handle: ipAddresses},
 
+		{method: get, pattern: "/groups/{groupId}/maintenanceWindow", family: atlas, versions: v1, handle: getMaintenance},
+		{method: patch, pattern: "/groups/{groupId}/maintenanceWindow", family: atlas, versions: v1, handle: updateMaintenance},
+		{method: del, pattern: "/groups/{groupId}/maintenanceWindow", family: atlas, versions: v1, handle: resetMaintenance},
+		{method: post, pattern: "/groups/{groupId}/maintenanceWindow/autoDefer", family: atlas, versions: v1, handle: autoDeferMaintenance},
+		{method: post, pattern: "/groups/{groupId}/maintenanceWindow/defer", family: atlas, versions: v1, handle: deferMaintenance},
+
 		{method: post, pattern: "/groups/{groupId}/cloudProviderAccess", family: atlas, versions: v1, handle: registerRole},
 		{method: get, pattern: "/groups/{groupId}/cloudProviderAccess", family: atlas, versions: v1, handle: listRoles},
 		{method: get, pattern: "/groups/{groupId}/cloudProviderAccess/{roleId}", family: atlas, versions: v1, handle: getRole},
@@ -124,6 +130,7 @@ func routes() []route {
 		{method: post, pattern: "/groups/{groupId}/encryptionAtRest:rollback", family: own, handle: rollbackKeyChange},
 		{method: get, pattern: "/groups/{groupId}/clusters/{clusterName}", family: own, handle: getClusterKeys},
 		{method: post, pattern: "/groups/{groupId}/clusters/{clusterName}:rotateMasterKey", family: own, handle: rotateMasterKey},
+		{method: post, pattern: "/groups/{groupId}:rotateMasterKeys", family: own, handle: rotateMasterKeys},
 		{method: post, pattern: "/orgs/{orgId}/keys:export", family: own, handle: exportKeys},
 		{method: get, pattern: "/orgs/{orgId}/keys", family: own, handle: listKeys},
 		{method: get, pattern: "/orgs/{orgId}/keys/{keyArn}", family: own, handle: getKey},

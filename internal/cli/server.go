@@ -41,7 +41,7 @@ func serverCommand() *cobra.Command {
 			protect(cfg.Log)
 			cfg.API = func(s server.Services) http.Handler {
 				return api.New(api.Config{
-					Tenant: s.Tenant, Access: s.Access, CMK: s.CMK, Cluster: s.Cluster, Rotation: s.Rotation, Export: s.Export,
+					Tenant: s.Tenant, Access: s.Access, CMK: s.CMK, Cluster: s.Cluster, Rotation: s.Rotation, Maintenance: s.Maintenance, Export: s.Export,
 					Inventory: s.Inventory, Audit: s.Store, Network: s.Network,
 					Alert: s.Alert, Metrics: cfg.Metrics,
 					Build: build(), Logger: cfg.Log,

@@ -19,6 +19,7 @@ import (
 	"github.com/keywright/keywright/internal/control/cmk"
 	"github.com/keywright/keywright/internal/control/escrow"
 	"github.com/keywright/keywright/internal/control/inventory"
+	"github.com/keywright/keywright/internal/control/maintenance"
 	"github.com/keywright/keywright/internal/control/network"
 	"github.com/keywright/keywright/internal/control/rotation"
 	"github.com/keywright/keywright/internal/control/tenant"
@@ -90,7 +91,9 @@ type Services struct {
 	Network *network.Service
 	// Rotation plans the rotation of master keys, Export makes bundles of wrapped keys.
 	Rotation *rotation.Service
-	Export   *escrow.Service
+	// Maintenance keeps the projects' maintenance windows.
+	Maintenance *maintenance.Service
+	Export      *escrow.Service
 	// Inventory answers which customer keys are needed.
 	Inventory *inventory.Service
 	// Alert keeps alert configurations and alerts, and sends notifications.

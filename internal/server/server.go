@@ -22,6 +22,7 @@ import (
 	"github.com/keywright/keywright/internal/control/cmk"
 	"github.com/keywright/keywright/internal/control/escrow"
 	"github.com/keywright/keywright/internal/control/inventory"
+	"github.com/keywright/keywright/internal/control/maintenance"
 	"github.com/keywright/keywright/internal/control/network"
 	"github.com/keywright/keywright/internal/control/rotation"
 	"github.com/keywright/keywright/internal/control/tenant"
@@ -116,7 +117,7 @@ func assemble(ctx context.Context, cfg Config) (p *plane, err error) {
 		Cluster: cluster.New(cluster.Config{
 			Store: st, Custody: keys, LinkCA: p.cas.linkFingerprint(), Log: cfg.Log, ShowCreating: cfg.ShowCreating, ShowDeleting: cfg.ShowDeleting,
 		}),
-		Rotation: rotation.New(rotation.Config{Store: st, Log: cfg.Log}), Export: escrow.New(st, p.cas[pki.KindLink]), Inventory: inventory.New(st),
+		Rotation: rotation.New(rotation.Config{Store: st, Log: cfg.Log}), Maintenance: maintenance.New(st), Export: escrow.New(st, p.cas[pki.KindLink]), Inventory: inventory.New(st),
 		DatabaseCA: p.cas.pem(pki.KindDatabase), Log: cfg.Log,
 	}
 	if p.services.Network, err = p.network(); err != nil {

@@ -30,8 +30,32 @@ type Project struct {
 	DefaultAlerts bool            `json:"defaultAlerts"`
 	ManagedSlowMs bool            `json:"managedSlowMs"`
 	Settings      map[string]bool `json:"settings,omitempty"`
+	// Maintenance is the project's maintenance window; nil if it has none.
+	Maintenance *MaintenanceWindow `json:"maintenance,omitempty"`
 	// Clusters counts the project's clusters; it is computed, not stored.
 	Clusters int `json:"-"`
+}
+
+// MaintenanceWindow is when work on a project's clusters may begin that nobody asked for.
+type MaintenanceWindow struct {
+	Day       int             `json:"day"`  // 1 is Sunday
+	Hour      int             `json:"hour"` // 0 to 23
+	Protected *ProtectedHours `json:"protected,omitempty"`
+	// AutoDefer puts every maintenance off by one week, once.
+	AutoDefer bool `json:"autoDefer,omitempty"`
+	// Deferrals counts since the last maintenance; no opening that begins before
+	// DeferredUntil comes.
+	Deferrals     int       `json:"deferrals,omitempty"`
+	DeferredUntil time.Time `json:"deferredUntil,omitzero"`
+	// StartASAP is when somebody asked that maintenance begin at once.
+	StartASAP time.Time `json:"startAsap,omitzero"`
+}
+
+// ProtectedHours are hours of each day in which no maintenance begins, from Start up to
+// End, over midnight where End is the smaller one.
+type ProtectedHours struct {
+	Start int `json:"start"`
+	End   int `json:"end"`
 }
 
 // APIKey is a programmatic key of an organization. Its private key is kept as the

@@ -35,13 +35,14 @@ var floors = [][]string{
 // (control/cmk and control/access) are neighbours of each other too.
 var neighbours = map[string][]string{
 	"server":              {"control", "store"},
-	"api":                 {"control/tenant", "control/access", "control/cmk", "control/cluster", "control/rotation", "control/escrow", "control/alert", "control/network", "control/inventory", "store"},
+	"api":                 {"control/tenant", "control/access", "control/cmk", "control/cluster", "control/rotation", "control/escrow", "control/alert", "control/network", "control/inventory", "control/maintenance", "store"},
 	"control/tenant":      {"store"},
 	"control/access":      {"store", "control/tenant", "policydoc"},
 	"control/cmk":         {"store", "control/tenant", "control/access"},
 	"control/cluster":     {"store", "control/tenant", "control/cmk"},
 	"control/network":     {"store", "control/tenant", "policydoc"},
-	"control/rotation":    {"store", "control/tenant"},
+	"control/rotation":    {"store", "control/tenant", "control/maintenance"},
+	"control/maintenance": {"store", "control/tenant"},
 	"control/escrow":      {"store", "control/tenant"},
 	"control/inventory":   {"store", "control/tenant"},
 	"control/alert":       {"store", "control/tenant"},

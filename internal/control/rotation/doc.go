@@ -8,6 +8,9 @@
 // the key is Active in escrow, that rotation is acknowledged: only then the replaced
 // key is named for destruction, explicitly and with an event. Nothing else destroys it.
 //
+// A rotation because of age begins with a node only while the project's maintenance
+// window is open, if it has one; one on demand does not wait.
+//
 // A node that cannot rotate now (it is paused, or its customer key cannot be used)
 // waits and does not keep other clusters waiting.
 package rotation

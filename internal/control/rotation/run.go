@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/keywright/keywright/internal/control/maintenance"
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/store"
@@ -42,8 +43,10 @@ func (s *Service) leave(id keys.ClusterID, asked uint64) {
 
 const (
 	// retryAfter is the pause after a failure of the store, breath the one between two
-	// looks at the followed clusters when the store changes all the time.
+	// looks at the followed clusters when the store changes all the time, lookAgain the
+	// longest one: a maintenance window opens without a change of the store.
 	retryAfter = time.Second
+	lookAgain  = time.Minute
 	breath     = 50 * time.Millisecond
 )
 
@@ -53,7 +56,7 @@ func (s *Service) Run(ctx context.Context) error {
 	due := time.NewTimer(0)
 	defer due.Stop()
 	for {
-		changed, again := s.st.Changed(), time.Duration(1<<62)
+		changed, again := s.st.Changed(), lookAgain
 		if err := s.Step(ctx); err != nil && ctx.Err() == nil {
 			s.log.ErrorContext(ctx, "rotations were not followed", "error", err)
 			again = retryAfter
@@ -153,8 +156,10 @@ func (s *Service) check(ctx context.Context, id keys.ClusterID) error {
 			if err != nil {
 				return err
 			}
-			err = s.plan(tx, tenant.System(), pr, &c, Age)
-			return err
+			if err := autoDefer(tx, &pr); err != nil {
+				return err
+			}
+			return s.plan(tx, tenant.System(), pr, &c, Age)
 		}); err != nil {
 			return err
 		}
@@ -163,6 +168,21 @@ func (s *Service) check(ctx context.Context, id keys.ClusterID) error {
 		s.follow(id)
 	}
 	return nil
+}
+
+// autoDefer puts maintenance that has just become due off by one week, where the project
+// wants that, once.
+func autoDefer(tx *store.Tx, pr *store.Project) error {
+	w, ok := maintenance.Of(*pr)
+	if !ok || !w.AutoDefer || w.Deferrals > 0 {
+		return nil
+	}
+	w.Defer(tx.Now())
+	pr.Maintenance = &w.MaintenanceWindow
+	if err := tx.UpdateProject(*pr); err != nil {
+		return err
+	}
+	return tx.Append(tenant.Event(tenant.System(), "ATLAS_MAINTENANCE_DEFERRED", *pr, "The maintenance of project %s was put off by one week, as its maintenance window wants.", pr.Name))
 }
 
 // needs tells whether a cluster has something to follow (an open plan, or keys beside

@@ -28,6 +28,9 @@ const (
 	Age      = "AGE"
 )
 
+// notEncrypted is the code for a cluster without master keys.
+const notEncrypted = "CLUSTER_NOT_ENCRYPTED"
+
 // MaxAge is when a master key is rotated by itself.
 const MaxAge = 90 * 24 * time.Hour
 
@@ -126,11 +129,50 @@ func (s *Service) Request(ctx context.Context, p tenant.Principal, project keys.
 	return out, err
 }
 
+// RequestAll is Request for every cluster of a project that has a node under a customer
+// key. PROJECT_NOT_ENCRYPTED if there is none.
+func (s *Service) RequestAll(ctx context.Context, p tenant.Principal, project keys.ProjectID) (out []View, err error) {
+	err = s.st.Tx(ctx, func(tx *store.Tx) error {
+		out = nil
+		pr, err := tenant.RequireKeyOwner(tx, p, project)
+		if err != nil {
+			return err
+		}
+		all, err := tx.Clusters(project)
+		if err != nil {
+			return err
+		}
+		for _, c := range all {
+			if c.Deleting {
+				continue
+			}
+			if err := s.plan(tx, p, pr, &c, OnDemand); apierr.Code(err) == notEncrypted {
+				continue
+			} else if err != nil {
+				return err
+			}
+			v, err := view(tx, c)
+			if err != nil {
+				return err
+			}
+			out = append(out, v)
+		}
+		if len(out) == 0 {
+			return apierr.Conflict("PROJECT_NOT_ENCRYPTED", "No cluster of the project has a node under a customer key: there is no master key to rotate.")
+		}
+		return nil
+	})
+	for _, v := range out {
+		s.follow(v.ID)
+	}
+	return out, err
+}
+
 // plan writes down a new plan for the cluster's nodes under a customer key, unless
 // one is open.
 func (s *Service) plan(tx *store.Tx, p tenant.Principal, pr store.Project, c *store.Cluster, reason string) error {
 	if isOpen(*c) {
-		return nil
+		return hurry(tx, p, pr, c, reason)
 	}
 	nodes, err := tx.NodesOfCluster(c.ID)
 	if err != nil {
@@ -143,7 +185,7 @@ func (s *Service) plan(tx *store.Tx, p tenant.Principal, pr store.Project, c *st
 		}
 	}
 	if len(next.Nodes) == 0 {
-		return apierr.Conflict("CLUSTER_NOT_ENCRYPTED", "Cluster %s is not encrypted with a customer key: it has no master keys to rotate.", c.Name).With(c.Name)
+		return apierr.Conflict(notEncrypted, "Cluster %s is not encrypted with a customer key: it has no master keys to rotate.", c.Name).With(c.Name)
 	}
 	c.Rotation = &next
 	if err := tx.PutCluster(*c); err != nil {
@@ -154,6 +196,23 @@ func (s *Service) plan(tx *store.Tx, p tenant.Principal, pr store.Project, c *st
 		text = "A rotation of the master keys of cluster %s is due: a key is older than allowed."
 	}
 	e := event(p, "MASTER_KEY_ROTATION_REQUESTED", pr, *c, text, c.Name)
+	e.Data["reason"] = reason
+	return tx.Append(e)
+}
+
+// hurry makes an open plan one on demand when somebody asks for it: it waits for no
+// maintenance window any more.
+func hurry(tx *store.Tx, p tenant.Principal, pr store.Project, c *store.Cluster, reason string) error {
+	if reason != OnDemand || c.Rotation.Reason == OnDemand {
+		return nil
+	}
+	next := *c.Rotation
+	next.Reason, next.By = OnDemand, p.Name
+	c.Rotation = &next
+	if err := tx.PutCluster(*c); err != nil {
+		return err
+	}
+	e := event(p, "MASTER_KEY_ROTATION_REQUESTED", pr, *c, "A rotation of the master keys of cluster %s was requested; it does not wait for the maintenance window.", c.Name)
 	e.Data["reason"] = reason
 	return tx.Append(e)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/audit"
+	"github.com/keywright/keywright/internal/control/maintenance"
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/store"
@@ -118,13 +119,13 @@ func (s *situation) advance() error {
 	}
 	plan.State, plan.Finished, s.changed = Done, s.tx.Now(), true
 	s.tell("MASTER_KEY_ROTATION_COMPLETED", "The rotation of the master keys of cluster %s is complete.", s.cluster.Name)
-	return nil
+	return s.settle()
 }
 
 // mayBegin tells whether a node can rotate now: it runs, its key is known to be in
 // escrow, and no other cluster of the project is in the middle of a rotation.
 func (s *situation) mayBegin(n store.Node) (bool, error) {
-	if !able(n, s.status[n.ID]) || s.held[n.ID][s.status[n.ID].MasterKey].Key == "" {
+	if s.waits() || !able(n, s.status[n.ID]) || s.held[n.ID][s.status[n.ID].MasterKey].Key == "" {
 		return false, nil
 	}
 	others, err := s.tx.Clusters(s.cluster.Project)
@@ -141,6 +142,35 @@ func (s *situation) mayBegin(n store.Node) (bool, error) {
 		}
 	}
 	return true, nil
+}
+
+// waits tells whether a rotation that nobody asked for has to wait for the project's
+// maintenance window. A node that has begun is never stopped by its end.
+func (s *situation) waits() bool {
+	w, ok := maintenance.Of(s.project)
+	return ok && s.cluster.Rotation.Reason == Age && !w.Open(s.tx.Now())
+}
+
+// settle forgets the deferrals of a maintenance that is over: no cluster of the project
+// has one left.
+func (s *situation) settle() error {
+	w := s.project.Maintenance
+	if w == nil || s.cluster.Rotation.Reason != Age || w.Deferrals == 0 {
+		return nil
+	}
+	others, err := s.tx.Clusters(s.cluster.Project)
+	if err != nil {
+		return err
+	}
+	for _, c := range others {
+		if c.ID != s.cluster.ID && !c.Deleting && isOpen(c) && c.Rotation.Reason == Age {
+			return nil
+		}
+	}
+	next := *w
+	next.Deferrals = 0
+	s.project.Maintenance = &next
+	return s.tx.UpdateProject(s.project)
 }
 
 // able tells whether a node is in a state in which it can rotate.
