@@ -152,7 +152,7 @@ func (w *models) outcome(h int) kms.Result {
 		return kms.Result{Outcome: kms.Unreachable, Reason: kms.Throttled}
 	case e.fault:
 		return kms.Result{Outcome: kms.Unreachable, Reason: kms.PlatformPermissions}
-	case e.revoked != "" && !(e.denied[h] && !e.revoked.Local()):
+	case e.revoked != "" && (!e.denied[h] || e.revoked.Local()):
 		return kms.Result{Outcome: kms.Revoked, Reason: e.revoked}
 	case e.denied[h]:
 		return kms.Result{Outcome: kms.Revoked, Reason: kms.KeyAccessDenied}

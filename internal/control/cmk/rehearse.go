@@ -166,7 +166,7 @@ func (r *Rehearsal) gap(n RehearsedNode, h *RehearsedHost) string {
 		return "its host has not reported it yet"
 	case !n.Status.Encrypted:
 		return "its files are not encrypted yet: they stay readable until the rewrite is complete"
-	case !n.Node.Encrypted:
+	case !n.Encrypted:
 		return "its files are being decrypted: they stay readable once the rewrite is complete"
 	case h == nil || h.Reported.IsZero():
 		return "its host has not said anything about the key yet"
