@@ -75,7 +75,7 @@ func (s *Service) update(ctx context.Context, p tenant.Principal, project keys.P
 		if err != nil {
 			return err
 		}
-		base, staged := old, store.KeyChange{}
+		base := old
 		staged, inProgress := stagedIn(changes)
 		if inProgress { // what is not sent keeps the value that was asked for last
 			base = staged.Candidate
