@@ -144,13 +144,11 @@ func (s *stager) under(r wraps.Record, configs []agentlink.CustomerKey) bool {
 func (s *stager) stage(ctx context.Context, plan keyPlan, records []wraps.Record) error {
 	candidate, ok := plan.staging()
 	if !ok {
-		s.settle(nil, plan)
-		return nil
+		return s.settle(nil, plan)
 	}
 	open := slices.DeleteFunc(slices.Clone(records), func(r wraps.Record) bool { return s.isProven(r, candidate) })
 	if len(open) == 0 {
-		s.settle(nil, plan)
-		return nil
+		return s.settle(nil, plan)
 	}
 	// A fresh session: a cached one is no evidence that this host may assume the role.
 	session, err := s.v.provider.Assume(ctx, target(candidate))

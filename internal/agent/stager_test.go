@@ -40,7 +40,7 @@ func newBench(t testing.TB) *bench {
 // restart is what is left after a crash of the agent.
 func (b *bench) restart() {
 	b.reopen()
-	c := &custodian{project: b.p.Project, log: discard(), key: b.key, plans: b.desk.plan()}
+	c := &custodian{project: b.p.Project, log: discard(), key: b.key, plans: b.plan()}
 	c.loop = custody.NewLoop(custody.Config{Prober: c})
 	b.s = newStager(c, b.vault, func() {}, func(step string) error {
 		if step == b.at {
@@ -53,7 +53,7 @@ func (b *bench) restart() {
 
 // tell is a new desired state.
 func (b *bench) tell(fn func(*keyPlan)) {
-	p := b.desk.plan()
+	p := b.plan()
 	fn(&p)
 	b.key, b.more = p.current, p
 	b.s.c.mu.Lock()

@@ -87,7 +87,7 @@ func decideStaged(c store.KeyChange, f facts) store.KeyChange {
 	}
 	// The key in force is needed to wrap anew. Where its own role is refused the
 	// candidate's leads to it.
-	if c.Rewrap && !c.Rollback && f.verdict.Bad() && !(c.ViaCandidate && f.reason.Local()) {
+	if c.Rewrap && !c.Rollback && f.verdict.Bad() && (!c.ViaCandidate || !f.reason.Local()) {
 		why := fmt.Sprintf("The key in force, %s, is %s (%s): it is needed to wrap the kept keys anew. The change goes on when it can be used again.", c.Previous.KeyARN, f.verdict, f.reason)
 		return enter(c, f, store.ChangePaused, why)
 	}
