@@ -186,8 +186,9 @@ func (s *Store) Close() error {
 // Deployment is the identity of this installation, made with the store.
 func (s *Store) Deployment() keys.DeploymentID { return s.deployment }
 
-// Now is the store's clock.
-func (s *Store) Now() time.Time { return s.now() }
+// Now is the store's clock, as a transaction has it: cut to microseconds, in UTC. What is
+// due by one is due by the other.
+func (s *Store) Now() time.Time { return s.now().UTC().Truncate(time.Microsecond) }
 
 // Ping tells whether the database answers, within ctx.
 func (s *Store) Ping(ctx context.Context) error { return s.read.PingContext(ctx) }

@@ -54,7 +54,7 @@ func (s *Store) run(ctx context.Context, db *sql.DB, fn func(*Tx) error) error {
 }
 
 // Now is the store's clock, cut to microseconds, in UTC.
-func (t *Tx) Now() time.Time { return t.s.now().UTC().Truncate(time.Microsecond) }
+func (t *Tx) Now() time.Time { return t.s.Now() }
 
 // Context is the context of the transaction.
 func (t *Tx) Context() context.Context { return t.ctx }
