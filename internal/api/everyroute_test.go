@@ -104,9 +104,9 @@ func (r *rig) run(see func(touch, answer)) {
 	events := r.ok(200, "GET", legacy, "/groups/{G}/events", "").results()
 	orgEvents := r.ok(200, "GET", legacy, "/orgs/{O}/events", "").results()
 	spare := r.ok(200, "POST", legacy, "/orgs/{O}/apiKeys", `{"desc":"spare","roles":["ORG_MEMBER"]}`).body["id"].(string)
-	configs := r.ok(200, "GET", legacy, "/groups/{G}/alertConfigs", "").results()
+	config := r.alertConfig("HOST_SILENT") // not that of the alert: it is changed on the way
 	alert := r.raise()
-	fill := strings.NewReplacer("{A}", alert, "{AC}", configs[0]["id"].(string), "{R}", role, "{K}", spare, "{ARN}", target.RoleARN, "{E}", events[0]["id"].(string), "{OE}", orgEvents[0]["id"].(string), "{G}", string(r.project), "{O}", string(r.Org))
+	fill := strings.NewReplacer("{A}", alert, "{AC}", config, "{R}", role, "{K}", spare, "{ARN}", target.RoleARN, "{E}", events[0]["id"].(string), "{OE}", orgEvents[0]["id"].(string), "{G}", string(r.project), "{O}", string(r.Org))
 	for _, c := range tour(r) {
 		c.path, c.body = fill.Replace(c.path), fill.Replace(c.body)
 		if !strings.HasPrefix(c.path, "/api") {
@@ -117,6 +117,18 @@ func (r *rig) run(see func(touch, answer)) {
 }
 
 const groupNotification = `{"typeName":"GROUP","intervalMin":60,"delayMin":0,"emailEnabled":true,"smsEnabled":false,"roles":["GROUP_OWNER"]}`
+
+// alertConfig gives the id of the project's configuration of a kind.
+func (r *rig) alertConfig(kind string) string {
+	r.T.Helper()
+	for _, c := range r.ok(200, "GET", legacy, "/groups/{G}/alertConfigs", "").results() {
+		if c["eventTypeName"] == kind {
+			return c["id"].(string)
+		}
+	}
+	r.T.Fatalf("no alert configuration of %s", kind)
+	return ""
+}
 
 // raise makes an alert of the project and gives its id.
 func (r *rig) raise() string {

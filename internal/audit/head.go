@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	// HeadFormat names a file of signed heads, HeadVersion is its version.
-	HeadFormat  = "keywright-audit-heads"
+	// HeadFormat names a file of signed heads.
+	HeadFormat = "keywright-audit-heads"
+	// HeadVersion is the version of such a file and of what is signed.
 	HeadVersion = 1
 	// maxHeads bounds such a file, in bytes.
 	maxHeads = 8 << 20
@@ -56,7 +57,7 @@ func (h SignedHead) Canonical() []byte {
 	b := append([]byte("keywright/audit-head"), HeadVersion)
 	b = appendText(appendText(b, h.Deployment), h.Chain)
 	b = binary.BigEndian.AppendUint64(b, h.Seq)
-	b = binary.BigEndian.AppendUint64(b, uint64(h.Time.UnixMicro())) //nolint:gosec // times are after 1970
+	b = binary.BigEndian.AppendUint64(b, uint64(h.Time.UnixMicro()))
 	return append(b, h.Hash[:]...)
 }
 
