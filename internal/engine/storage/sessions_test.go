@@ -24,7 +24,7 @@ func TestASessionKeepsOnlyItsNewestRecords(t *testing.T) {
 	write := func(s *sessions, lsid string, txn int64) {
 		t.Helper()
 		index++
-		e := &entry.Entry{LSID: []byte(lsid), TxnNumber: txn, Statements: []entry.Statement{{ID: int32(index % 3), Result: mustMarshal(t, bson.D{{Key: "n", Value: 1}})}}} //nolint:gosec // small
+		e := &entry.Entry{LSID: []byte(lsid), TxnNumber: txn, Statements: []entry.Statement{{ID: int32(index % 3), Result: mustMarshal(t, bson.D{{Key: "n", Value: 1}})}}}
 		b := db.NewBatch()
 		if err := s.stage(b, index, e); err != nil {
 			t.Fatal(err)
