@@ -39,7 +39,8 @@ type Options struct {
 	// LogPath is a file that the log is appended to; empty: standard error.
 	LogPath string
 	// AfterStep, if set, is called between the steps of a rotation of the master key
-	// ("created", "replaced", "recorded"): a test ends the process there.
+	// ("created", "replaced", "recorded"), of the keysets ("keysets-replaced",
+	// "keysets-noted") and of a compaction ("compact-..."): a test ends the process there.
 	AfterStep func(step string)
 }
 

@@ -168,9 +168,11 @@ func serve(ctx context.Context, o Options, data *opened, replica *replication.Re
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var port *wire.Server
+	sets := newKeysets(o, data, replica, fatal, log)
 	commands := command.NewServer(command.Config{
 		Node: replica, Auth: o.Auth, Set: o.ReplSet, Host: o.host(listeners[0].Addr().(*net.TCPAddr).Port), TLS: certificates != nil,
-		Logger: log, Stop: stop, RotateMasterKey: newRotator(o, data, replica, fatal, log).command(), Connections: func() int { return port.Connections() },
+		Logger: log, Stop: stop, RotateMasterKey: newRotator(o, data, replica, fatal, log).command(), Keysets: sets.command(),
+		Connections: func() int { return port.Connections() },
 	})
 	port = wire.NewServer(wire.ServerConfig{Handler: commands, Mode: o.TLSMode, Certificates: certificates, Logger: log})
 	var g errgroup.Group
@@ -196,5 +198,6 @@ func serve(ctx context.Context, o Options, data *opened, replica *replication.Re
 		log.Warn("connections were cut", "error", err)
 	}
 	commands.Close()
+	sets.close()
 	return errors.Join(failure, g.Wait(), exit(ExitUnrecoverable, closeReplica(ctx, replica)))
 }

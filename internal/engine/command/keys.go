@@ -15,6 +15,9 @@ const maxKeyID = 40
 func keyCommands() []command {
 	return []command{
 		{name: "keywrightRotateMasterKey", run: rotateMasterKey, needs: onCluster(auth.RotateMasterKey), adminOnly: true, always: true, fields: []string{"from"}},
+		{name: "keywrightRotateKeysets", run: rotateKeysets, needs: onCluster(auth.RotateMasterKey), adminOnly: true, always: true, fields: []string{"database"}},
+		{name: "keywrightCompactKeysets", run: compactKeysets, needs: onCluster(auth.RotateMasterKey), adminOnly: true, always: true},
+		{name: "keywrightKeysetStatus", run: keysetStatus, needs: onCluster(auth.RotateMasterKey), adminOnly: true, always: true},
 	}
 }
 

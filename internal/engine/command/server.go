@@ -56,6 +56,9 @@ type Config struct {
 	// and after. It is nil on a node without encryption, safe for concurrent use, and
 	// once begun it does not stop half-way because ctx ends.
 	RotateMasterKey func(ctx context.Context, from keys.KeyID) (before, after keys.KeyID, err error)
+	// Keysets rotates and compacts the keysets of the node's databases; nil on a node
+	// without encryption.
+	Keysets Keysets
 	// Connections counts open connections, for serverStatus; may be nil.
 	Connections func() int
 }

@@ -51,8 +51,17 @@ func (st *stream) nonce(s *scratch, index uint32, last bool) []byte {
 // newWriter makes the header, the salt and the key of a new file. claims holds
 // the log fields of its header.
 func (fs *FS) newWriter(base vfs.File, path string, n fileName, claims FileHeader) (vfs.File, error) {
+	o := fs.opts.Keyset.begin(path)
+	f, err := fs.writeHeaders(base, path, n, claims, o)
+	if err != nil {
+		fs.opts.Keyset.end(o)
+	}
+	return f, err
+}
+
+func (fs *FS) writeHeaders(base vfs.File, path string, n fileName, claims FileHeader, o *openFile) (vfs.File, error) {
 	h := FileHeader{
-		Version: formatVersion, Layout: n.kind.layout(), Kind: n.kind, KeyID: fs.opts.Keyset.Primary(),
+		Version: formatVersion, Layout: n.kind.layout(), Kind: n.kind, KeyID: o.key,
 		Database: fs.opts.Database, Number: n.number,
 		PreviousLog: claims.PreviousLog, LowestLog: claims.LowestLog, PreviousDurable: claims.PreviousDurable,
 	}
@@ -69,13 +78,22 @@ func (fs *FS) newWriter(base vfs.File, path string, n fileName, claims FileHeade
 	st := stream{aead: aead}
 	copy(st.prefix[:], sh[1+saltSize:])
 	start := slices.Concat(header[:], sh[:])
+	closed := func() { fs.opts.Keyset.end(o) }
 	if h.Layout == LayoutFrames {
-		return newFrameWriter(base, path, st, start)
+		w, err := newFrameWriter(base, path, st, start)
+		if err != nil {
+			return nil, err
+		}
+		w.closed = closed
+		fs.opts.Keyset.watch(o, w)
+		return w, nil
 	}
 	if h.Layout == LayoutAligned {
 		start = slices.Concat(header[:], make([]byte, pageSize-headerSize), sh[:])
 	}
-	return newSegmentWriter(base, path, st, h.Layout, start), nil
+	w := newSegmentWriter(base, path, st, h.Layout, start)
+	w.closed = closed
+	return w, nil
 }
 
 // newReader checks the headers of an existing file and derives its key.
@@ -175,8 +193,15 @@ func readFull(base vfs.File, path string, b []byte, off int64) error {
 
 // refusing is the part of vfs.File that most of this package's files refuse.
 type refusing struct {
-	base vfs.File
-	path string
+	base   vfs.File
+	path   string
+	closed func() // of a file that is written: tells its keyset; may be nil
+}
+
+func (f *refusing) tellClosed() {
+	if f.closed != nil {
+		f.closed()
+	}
 }
 
 func (f *refusing) unsupported(op string) error {
@@ -196,7 +221,10 @@ func (f *refusing) Prefetch(_, _ int64) error    { return nil }
 func (f *refusing) Sync() error                  { return f.base.Sync() }
 func (f *refusing) SyncData() error              { return f.base.SyncData() }
 func (f *refusing) SyncTo(int64) (bool, error)   { return false, nil }
-func (f *refusing) Close() error                 { return f.base.Close() }
+func (f *refusing) Close() error {
+	defer f.tellClosed()
+	return f.base.Close()
+}
 
 // Fd is the base's descriptor: Pebble uses it for advice to the kernel, and what
 // it does in the middle of a file depends on there being one.

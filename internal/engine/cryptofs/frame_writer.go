@@ -15,6 +15,7 @@ type frameWriter struct {
 	refusing
 	st stream
 
+	swap   sync.RWMutex // read-held while the base is used without mu
 	mu     sync.Mutex
 	index  uint64 // of the next frame
 	plain  int64
@@ -94,21 +95,37 @@ func (w *frameWriter) fail(op string, err error) error {
 }
 
 // Sync implements vfs.File.
-func (w *frameWriter) Sync() error { return w.sync(w.base.Sync) }
+func (w *frameWriter) Sync() error { return w.sync(vfs.File.Sync) }
 
 // SyncData implements vfs.File.
-func (w *frameWriter) SyncData() error { return w.sync(w.base.SyncData) }
+func (w *frameWriter) SyncData() error { return w.sync(vfs.File.SyncData) }
+
+// Fd implements vfs.File.
+func (w *frameWriter) Fd() uintptr {
+	w.swap.RLock()
+	defer w.swap.RUnlock()
+	return w.base.Fd()
+}
+
+// Close implements vfs.File.
+func (w *frameWriter) Close() error {
+	w.swap.Lock()
+	defer w.swap.Unlock()
+	return w.refusing.Close()
+}
 
 // sync runs beside writes. After a failure it is never tried again: the kernel
 // may have dropped what it could not write.
-func (w *frameWriter) sync(do func() error) error {
+func (w *frameWriter) sync(do func(vfs.File) error) error {
+	w.swap.RLock()
+	defer w.swap.RUnlock()
 	w.mu.Lock()
 	err := w.err
 	w.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("sync %s: %w: %w", w.path, ErrPoisoned, err)
 	}
-	if err := do(); err != nil {
+	if err := do(w.base); err != nil {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return w.fail("sync", err)
@@ -119,6 +136,8 @@ func (w *frameWriter) sync(do func() error) error {
 // SyncTo implements vfs.File. It asks for all that is written, since plaintext
 // offsets are not kept by frame.
 func (w *frameWriter) SyncTo(int64) (bool, error) {
+	w.swap.RLock()
+	defer w.swap.RUnlock()
 	w.mu.Lock()
 	stored, err := w.stored, w.err
 	w.mu.Unlock()
@@ -136,6 +155,8 @@ func (w *frameWriter) SyncTo(int64) (bool, error) {
 
 // Preallocate implements vfs.File; the size of the file does not grow by it.
 func (w *frameWriter) Preallocate(offset, length int64) error {
+	w.swap.RLock()
+	defer w.swap.RUnlock()
 	if offset == 0 {
 		return w.base.Preallocate(0, length+framesStart)
 	}

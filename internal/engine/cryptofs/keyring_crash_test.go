@@ -23,6 +23,10 @@ func keyringChanges(kept, gone, added DatabaseID, next MasterKey) []keyringChang
 	return []keyringChange{
 		{"add", func(k *Keyring) error { _, err := k.Add(added); return err }, func(k *Keyring) bool { return has(k, added) }},
 		{"remove", func(k *Keyring) error { return k.Remove(gone) }, func(k *Keyring) bool { return !has(k, gone) }},
+		{"rotate a keyset", func(k *Keyring) error { return k.RotateKeysets([]DatabaseID{gone}) }, func(k *Keyring) bool {
+			ks, ok := k.Keyset(gone)
+			return ok && len(ks.KeyIDs()) > 1
+		}},
 		{"rewrap", func(k *Keyring) error { return k.Rewrap(next) }, func(k *Keyring) bool { return k.MasterKeyID() == next.ID }},
 	}
 }

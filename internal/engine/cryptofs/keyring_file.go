@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -48,15 +49,36 @@ func (k *Keyring) replace(mk MasterKey, sets map[DatabaseID]*Keyset) (leftover, 
 		return nil, err
 	}
 	// The handles in use stay; what was read back proves the file.
-	if len(opened) != len(sets) {
+	if err := sameKeysets(opened, sets); err != nil {
 		k.state = ErrKeyringUncertain
-		return nil, fmt.Errorf("%s reads back with %d keysets instead of %d", path, len(opened), len(sets))
+		return nil, fmt.Errorf("%s reads back: %w", path, err)
 	}
 	k.generation, k.master = gen, mk
 	if sets != nil {
 		k.sets = sets
 	}
 	return k.removeOthers(), nil
+}
+
+// sameKeysets compares what was read back with what was to be written: databases,
+// primary keys, and every key.
+func sameKeysets(got, want map[DatabaseID]*Keyset) error {
+	if len(got) != len(want) {
+		return fmt.Errorf("%d keysets instead of %d", len(got), len(want))
+	}
+	for db, w := range want {
+		g, ok := got[db]
+		if !ok {
+			return fmt.Errorf("no keyset of database %s", db)
+		}
+		w.mu.RLock()
+		same := g.primary == w.primary && maps.EqualFunc(g.keys, w.keys, secret.Bytes.Equal)
+		w.mu.RUnlock()
+		if !same {
+			return fmt.Errorf("other keys of database %s", db)
+		}
+	}
+	return nil
 }
 
 func (k *Keyring) install(path string, mk MasterKey) (map[DatabaseID]*Keyset, error) {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 
 	"github.com/tink-crypto/tink-go/v2/insecuresecretdataaccess"
 	"github.com/tink-crypto/tink-go/v2/keyset"
@@ -27,12 +28,19 @@ const (
 )
 
 // Keyset holds the data keys of one database by Tink key id, one of them
-// primary: new files use it, old files name theirs. It prints as "[redacted]",
-// cannot be serialized except sealed in a Keyring, and is safe for concurrent use.
+// primary: new files use it, old files name theirs. Its keys change with the
+// Keyring that it came from, for every FS that uses it at once. It prints as
+// "[redacted]", cannot be serialized except sealed in a Keyring, and is safe for
+// concurrent use.
 type Keyset struct {
+	mu      sync.RWMutex
 	handle  *keyset.Handle
 	primary uint32
 	keys    map[uint32]secret.Bytes
+	open    map[*openFile]struct{} // files that are being written
+
+	seenMu sync.Mutex
+	seen   map[string]seenFile // headers of files that do not change any more
 }
 
 // NewKeyset makes a keyset with one fresh key that lives in memory only: for
@@ -91,12 +99,18 @@ func rawKey(e *keyset.Entry) (secret.Bytes, error) {
 }
 
 // Primary is the id of the key that new files are written under.
-func (k *Keyset) Primary() uint32 { return k.primary }
+func (k *Keyset) Primary() uint32 {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.primary
+}
 
 // aead derives the key of one file and makes its cipher. header is the clear
 // header, stream the 40 bytes before the first message.
 func (k *Keyset) aead(keyID uint32, header, stream []byte, name string) (cipher.AEAD, error) {
+	k.mu.RLock()
 	dataKey, ok := k.keys[keyID]
+	k.mu.RUnlock()
 	if !ok {
 		return nil, ErrUnknownKey
 	}

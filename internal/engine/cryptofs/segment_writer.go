@@ -226,5 +226,6 @@ func (w *segmentWriter) Close() error {
 	}
 	w.release()
 	w.finished = true
+	defer w.tellClosed()
 	return errors.Join(err, w.base.Close())
 }

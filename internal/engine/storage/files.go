@@ -65,3 +65,9 @@ func (e encrypted) generation() uint64            { return e.keyring.Generation(
 func (e encrypted) confirm(recorded uint64) error { return e.keyring.ConfirmGeneration(recorded) }
 
 func (e encrypted) databases() []DatabaseID { return e.keyring.Databases() }
+
+func (e encrypted) rotate(ids []DatabaseID) error { return e.keyring.RotateKeysets(ids) }
+
+func (e encrypted) drop(unused map[DatabaseID][]uint32) error { return e.keyring.DropKeys(unused) }
+
+func (e encrypted) keysetOf(id DatabaseID) (*cryptofs.Keyset, bool) { return e.keyring.Keyset(id) }

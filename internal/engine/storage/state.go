@@ -10,6 +10,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/keywright/keywright/internal/engine/cryptofs"
 )
 
 // ErrClosed is returned after Close.
@@ -186,6 +188,9 @@ type keyringFiles interface {
 	generation() uint64
 	confirm(recorded uint64) error
 	databases() []DatabaseID
+	rotate(ids []DatabaseID) error
+	drop(unused map[DatabaseID][]uint32) error
+	keysetOf(id DatabaseID) (*cryptofs.Keyset, bool)
 }
 
 // confirmKeyring compares the keyring that was found with the generation that the
@@ -207,16 +212,14 @@ func (s *Store) confirmKeyring() error {
 	return s.recordKeyring()
 }
 
-// ReplaceKeyring runs change, which replaces the keyring once (a new master key),
-// and notes its new generation. Between the two nothing else changes the keyring:
-// a keyring two generations ahead of the note is refused at the next start.
+// ReplaceKeyring runs change, which replaces the keyring once (a new master key, or
+// other keys in keysets), and notes its new generation. Between the two nothing else
+// changes the keyring: a keyring two generations ahead of the note is refused at the
+// next start. A change that fails may have made a generation too.
 func (s *Store) ReplaceKeyring(change func() error) error {
 	s.keyringMu.Lock()
 	defer s.keyringMu.Unlock()
-	if err := change(); err != nil {
-		return err
-	}
-	return s.recordKeyring()
+	return errors.Join(change(), s.recordKeyring())
 }
 
 func (s *Store) recordKeyring() error {

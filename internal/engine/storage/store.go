@@ -341,10 +341,7 @@ func (s *Store) removeFiles(id DatabaseID) error {
 	}
 	s.keyringMu.Lock()
 	defer s.keyringMu.Unlock()
-	if err := s.cfg.Files.Remove(id); err != nil {
-		return err
-	}
-	return s.recordKeyring()
+	return errors.Join(s.cfg.Files.Remove(id), s.recordKeyring())
 }
 
 // RemoveUnreferenced removes directories that no database owns: what a crash left
