@@ -306,4 +306,3 @@ func (s *Store) dropUnused(id DatabaseID, dirs []string, c Compactor) error {
 
 // ErrUnsettled: files under old keys were being written; the work is to be repeated.
 var ErrUnsettled = errors.New("not all files could be rewritten yet")
-
