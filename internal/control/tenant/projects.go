@@ -31,8 +31,8 @@ type ProjectPatch struct {
 	Settings map[string]bool
 }
 
-// CreateProject makes a project. The API key that makes it becomes its Project
-// Owner. ORG_NOT_FOUND, USER_UNAUTHORIZED, INVALID_ATTRIBUTE, GROUP_ALREADY_EXISTS.
+// CreateProject makes a project. The API key or person that makes it becomes its
+// Project Owner. ORG_NOT_FOUND, USER_UNAUTHORIZED, INVALID_ATTRIBUTE, GROUP_ALREADY_EXISTS.
 func (s *Service) CreateProject(ctx context.Context, p Principal, in NewProject) (out store.Project, err error) {
 	if err := checkProjectName(in.Name); err != nil {
 		return store.Project{}, err
@@ -61,6 +61,11 @@ func (s *Service) CreateProject(ctx context.Context, p Principal, in NewProject)
 		}
 		if p.KeyID != "" {
 			if err := tx.GrantProject(p.KeyID, out.ID, []string{string(GroupOwner)}); err != nil {
+				return err
+			}
+		}
+		if p.PersonID != "" {
+			if err := tx.GrantPerson(p.PersonID, out.ID, []string{string(GroupOwner)}); err != nil {
 				return err
 			}
 		}

@@ -37,13 +37,16 @@ var groupRoles = []Role{
 
 // Principal is somebody whose identity was proven, with their roles.
 type Principal struct {
-	// Name is how events call them: "apikey:PUBLIC" or "system".
+	// Name is how events call them: "apikey:PUBLIC", "user:USERNAME" or
+	// "system".
 	Name string
 	// KeyID and PublicKey are set for API keys.
 	KeyID, PublicKey string
-	Org              keys.OrgID
-	OrgRoles         []Role
-	ProjectRoles     map[keys.ProjectID][]Role
+	// PersonID and Username are set for people.
+	PersonID, Username string
+	Org                keys.OrgID
+	OrgRoles           []Role
+	ProjectRoles       map[keys.ProjectID][]Role
 	// RemoteAddress is where the request came from, for events; it may be empty.
 	RemoteAddress string
 	system        bool

@@ -29,6 +29,9 @@ type Service struct {
 	mu     sync.Mutex
 	unread <-chan struct{}
 	known  map[string]credential
+
+	throttle throttle
+	hashers  hashers
 }
 
 // credential is what was read of an API key. It holds until the store changes.
@@ -40,8 +43,11 @@ type credential struct {
 // maxKnown bounds the credentials that are remembered between two changes.
 const maxKnown = 1000
 
+// maxHashers is how many passwords are hashed at once.
+const maxHashers = 2
+
 // New makes the service.
-func New(st *store.Store) *Service { return &Service{st: st} }
+func New(st *store.Store) *Service { return &Service{st: st, hashers: make(hashers, maxHashers)} }
 
 func isNotFound(err error) bool { return errors.Is(err, store.ErrNotFound) }
 
@@ -59,6 +65,9 @@ func Event(p Principal, kind string, project store.Project, format string, args 
 	}
 	if p.PublicKey != "" {
 		e.Data["publicKey"], e.Data["apiKeyId"] = p.PublicKey, p.KeyID
+	}
+	if p.PersonID != "" {
+		e.Data["username"], e.Data["userId"] = p.Username, p.PersonID
 	}
 	if p.RemoteAddress != "" {
 		e.Data["remoteAddress"] = p.RemoteAddress
@@ -81,10 +90,14 @@ type Init struct {
 	OwnerName  string
 	PublicKey  string
 	PrivateKey secret.Bytes
+	// Username and Password, if set, make a person who owns the organization.
+	Username string
+	Password secret.Bytes
 }
 
 // Bootstrap makes the first organization with one API key (Organization Owner) if
-// the store has none yet; otherwise it changes nothing.
+// the store has none yet, and its first person if it has nobody yet; otherwise it
+// changes nothing.
 func (s *Service) Bootstrap(ctx context.Context, in Init) error {
 	if !namePattern.MatchString(in.OrgName) {
 		return fmt.Errorf("bootstrap: %q is not a name of an organization", in.OrgName)
@@ -92,8 +105,18 @@ func (s *Service) Bootstrap(ctx context.Context, in Init) error {
 	if in.PublicKey == "" || in.PrivateKey.Len() < 16 {
 		return errors.New("bootstrap: a public key and a private key of 16 characters or more are needed")
 	}
+	var hash secret.Bytes
+	if in.Username != "" {
+		var err error
+		if hash, _, err = (NewPerson{Username: in.Username, Password: in.Password}).check(); err != nil {
+			return fmt.Errorf("bootstrap: %w", err)
+		}
+	}
 	return s.st.Tx(ctx, func(tx *store.Tx) error {
 		have, err := tx.Orgs()
+		if err == nil && len(have) > 0 && in.Username != "" {
+			err = ownerPerson(tx, have[0].ID, in, hash)
+		}
 		if err != nil || len(have) > 0 {
 			return err
 		}
@@ -112,7 +135,10 @@ func (s *Service) Bootstrap(ctx context.Context, in Init) error {
 		if err := tx.AddAPIKey(k, HA1(in.PublicKey, in.PrivateKey)); err != nil {
 			return err
 		}
-		return tx.Append(event(System(), "API_KEY_CREATED", org.ID, "API key %s was created.", k.PublicKey))
+		if err := tx.Append(event(System(), "API_KEY_CREATED", org.ID, "API key %s was created.", k.PublicKey)); err != nil || in.Username == "" {
+			return err
+		}
+		return ownerPerson(tx, org.ID, in, hash)
 	})
 }
 
