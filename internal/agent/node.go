@@ -53,6 +53,11 @@ type node struct {
 	since   time.Time
 	// rotationFailure is why the newest attempt at a rotation failed, "" after a good one.
 	rotationFailure string
+	// keysetFailure is the same for the database keysets; they are looked at again at
+	// keysetNext, unless more than the compaction keysetFor is wanted.
+	keysetFailure string
+	keysetNext    time.Time
+	keysetFor     uint64
 }
 
 func newNode(a *Agent, id keys.NodeID) *node {
@@ -229,7 +234,7 @@ func (n *node) look() situation {
 	}
 	if s.running {
 		s.untended, _ = n.chores()
-		s.untended = s.untended || s.mayStart && n.rotationDue(rec)
+		s.untended = s.untended || s.mayStart && (n.rotationDue(rec) || n.keysetsDue(rec))
 	}
 	return s
 }
@@ -359,6 +364,11 @@ func (n *node) status() (agentlink.NodeStatus, bool) {
 	s := agentlink.NodeStatus{
 		Node: n.id, Phase: n.phase, Message: n.message, Port: rec.Port, Encrypted: rec.Encrypted,
 		Generation: rec.Generation, Since: n.since, UsersRevision: users, Rotation: rec.Rotation, RotationFailure: n.rotationFailure,
+	}
+	if k := rec.Keysets; k != nil && rec.Encrypted {
+		out := *k
+		out.Failure = n.keysetFailure
+		s.Keysets = &out
 	}
 	if n.proc != nil {
 		s.PID, s.Primary = n.proc.PID, n.phase == agentlink.PhaseRunning

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/keywright/keywright/internal/agentlink"
 	"github.com/keywright/keywright/internal/durable"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/secret"
@@ -40,6 +41,8 @@ type record struct {
 	// Rotating one that was begun.
 	Rotation uint64           `json:"rotation,omitempty"`
 	Rotating *pendingRotation `json:"rotating,omitempty"`
+	// Keysets is what was done with the database keysets, nil before the first order.
+	Keysets *agentlink.KeysetStatus `json:"keysets,omitempty"`
 }
 
 func (r record) dirName() string { return dirName(r.Dir) }

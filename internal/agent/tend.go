@@ -74,9 +74,9 @@ func (n *node) chores() (pending bool, usersRevision uint64) {
 }
 
 // tend clears what a rewrite left behind, brings users up to date and rotates the
-// master key. None waits for another: a user that the node refuses must not keep old files.
+// master key and the database keys. None waits for another: a user that the node refuses must not keep old files.
 func (n *node) tend(ctx context.Context) error {
-	err := errors.Join(n.tendLeftovers(ctx), n.tendUsers(ctx), n.tendRotation(ctx))
+	err := errors.Join(n.tendLeftovers(ctx), n.tendUsers(ctx), n.tendRotation(ctx), n.tendKeysets(ctx))
 	n.a.reporter.poke()
 	return err
 }

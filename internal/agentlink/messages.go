@@ -224,6 +224,10 @@ type Node struct {
 	// RetiredKeys orders the destruction of these replaced keys. The control plane names
 	// a key when it has acknowledged the rotation that replaced it.
 	RetiredKeys []keys.KeyID `json:"retiredKeys,omitempty"`
+	// KeysetRotation and Compaction count the wanted rotations of the database keysets,
+	// and the wanted rewritings of all files under the newest keys, as Rotation does.
+	KeysetRotation uint64 `json:"keysetRotation,omitempty"`
+	Compaction     uint64 `json:"compaction,omitempty"`
 	// KMIPClientFingerprints are the certificates (hex SHA-256 of the DER) that
 	// the KMIP server admits as this node. Removing one is its revocation.
 	KMIPClientFingerprints []string `json:"kmipClientFingerprints,omitempty"`
@@ -332,9 +336,28 @@ type NodeStatus struct {
 	UsersRevision uint64 `json:"usersRevision"`
 	// Rotation is the newest wanted rotation of the master key that was carried out,
 	// RotationFailure why the newest attempt at one failed.
-	Rotation        uint64    `json:"rotation,omitempty"`
-	RotationFailure string    `json:"rotationFailure,omitempty"`
-	Since           time.Time `json:"since"`
+	Rotation        uint64 `json:"rotation,omitempty"`
+	RotationFailure string `json:"rotationFailure,omitempty"`
+	// Keysets is about the keys of the node's databases; absent before the first order.
+	Keysets *KeysetStatus `json:"keysets,omitempty"`
+	Since   time.Time     `json:"since"`
+}
+
+// KeysetStatus is what a node has done with its database keysets, and which keys its
+// files were under when it was last looked at.
+type KeysetStatus struct {
+	// Rotation and Compaction are the newest wanted ones that were carried out, Failure
+	// why the newest attempt at one failed.
+	Rotation   uint64 `json:"rotation,omitempty"`
+	Compaction uint64 `json:"compaction,omitempty"`
+	Failure    string `json:"failure,omitempty"`
+	// Bytes of files there are, and Newest of them under the newest keys.
+	Bytes  int64 `json:"bytes"`
+	Newest int64 `json:"newest"`
+	// OldKeys are left in the keysets beside the newest.
+	OldKeys int64 `json:"oldKeys"`
+	// Compacting tells that files are being rewritten.
+	Compacting bool `json:"compacting,omitempty"`
 }
 
 // CustodyStatus is the host's own verdict on a project's key.

@@ -77,6 +77,7 @@ func tour(r *rig) []touch {
 	}
 	out = append(out, touch{"GET", "", "/api/keywright/v1/groups/{G}/clusters/c0/drills", "", 200}, touch{"POST", "", "/api/keywright/v1/groups/{G}/clusters/c1:drill", `{"minutes":1}`, 409},
 		touch{"GET", "", "/api/keywright/v1/groups/{G}/clusters/c0", "", 200}, touch{"POST", "", "/api/keywright/v1/groups/{G}/clusters/c1:rotateMasterKey", "", 202},
+		touch{"POST", "", "/api/keywright/v1/groups/{G}/clusters/c1:rotateDatabaseKeys", `{"compact":true}`, 202},
 		touch{"POST", "", "/api/keywright/v1/groups/{G}:rotateMasterKeys", "", 202})
 	const c = "/groups/{G}/clusters/c0"
 	for _, version := range []string{advanced, legacy} {

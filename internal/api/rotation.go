@@ -18,6 +18,8 @@ type clusterKeysBody struct {
 	EncryptionAtRestWith string         `json:"encryptionAtRestProvider"`
 	Nodes                []nodeKeyBody  `json:"nodes"`
 	Rotation             *rotationBody  `json:"masterKeyRotation"`
+	// DatabaseKeys is the newest rotation of the keysets of the databases, or null.
+	DatabaseKeys *databaseKeysBody `json:"databaseKeyRotation"`
 	// Stopped says why custody has stopped the cluster, Drill is the newest drill.
 	Stopped string     `json:"stopped,omitempty"`
 	Drill   *drillBody `json:"drill"`
@@ -38,6 +40,8 @@ type nodeKeyBody struct {
 	Rotations uint64 `json:"rotations"`
 	// RetiredKeys are replaced master keys whose destruction is ordered.
 	RetiredKeys []keys.KeyID `json:"retiredKeyIds"`
+	// Keysets is about the keys of the node's databases, null before the first rotation.
+	Keysets *keysetsBody `json:"databaseKeys"`
 }
 
 type rotationBody struct {
@@ -62,12 +66,12 @@ type nodeRotationBody struct {
 func (c *call) clusterKeys(v rotation.View) clusterKeysBody {
 	out := clusterKeysBody{
 		ID: v.ID, GroupID: v.Project, Name: v.Name, StateName: v.State, EncryptionAtRestWith: v.Settings.EncryptionProvider,
-		Nodes: []nodeKeyBody{}, Rotation: rotationOf(v.Rotation), Stopped: v.Stopped, Drill: newestDrill(v.Cluster, c.now()), Links: c.self("groups", string(v.Project), "clusters", v.Name),
+		Nodes: []nodeKeyBody{}, Rotation: rotationOf(v.Rotation), DatabaseKeys: databaseKeysOf(v.DatabaseKeys), Stopped: v.Stopped, Drill: newestDrill(v.Cluster, c.now()), Links: c.self("groups", string(v.Project), "clusters", v.Name),
 	}
 	for _, n := range v.Nodes {
 		b := nodeKeyBody{
 			ID: n.ID, HostID: n.Host, Phase: n.Status.Phase, Message: n.Status.Message, Encrypted: n.Status.Encrypted,
-			Rotations: n.Status.Rotation, RetiredKeys: n.RetiredKeys,
+			Rotations: n.Status.Rotation, RetiredKeys: n.RetiredKeys, Keysets: keysetsOf(n.Status.Keysets),
 		}
 		if b.RetiredKeys == nil {
 			b.RetiredKeys = []keys.KeyID{}

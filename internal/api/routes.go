@@ -130,6 +130,7 @@ func routes() []route {
 		{method: post, pattern: "/groups/{groupId}/encryptionAtRest:rollback", family: own, handle: rollbackKeyChange},
 		{method: get, pattern: "/groups/{groupId}/clusters/{clusterName}", family: own, handle: getClusterKeys},
 		{method: post, pattern: "/groups/{groupId}/clusters/{clusterName}:rotateMasterKey", family: own, handle: rotateMasterKey},
+		{method: post, pattern: "/groups/{groupId}/clusters/{clusterName}:rotateDatabaseKeys", family: own, handle: rotateDatabaseKeys},
 		{method: post, pattern: "/groups/{groupId}:rotateMasterKeys", family: own, handle: rotateMasterKeys},
 		{method: post, pattern: "/orgs/{orgId}/keys:export", family: own, handle: exportKeys},
 		{method: get, pattern: "/orgs/{orgId}/keys", family: own, handle: listKeys},

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -17,14 +18,18 @@ const rotatePoll = time.Second
 func keyRotateCommand() *cobra.Command {
 	var api apiFlags
 	var cluster string
-	var wait bool
+	var wait, databases, compact bool
 	c := &cobra.Command{
 		Use: "rotate PROJECT", Short: "Give the nodes of a project new master keys", Args: cobra.ExactArgs(1),
 		Long: "Rotates the master keys of the project's encrypted clusters, or of one: each node makes a new key and seals its\n" +
 			"keyring with it while it runs; no data are rewritten and no connection is felt. One cluster follows the other, node\n" +
 			"after node. It does not wait for the maintenance window. The replaced keys are destroyed when nothing needs them.\n" +
+			"With --databases it is the keys of the databases that are rotated: new files are written under new keys at once,\n" +
+			"old ones go over as they are compacted, or all of them now with --compact, which costs disk and processor time but\n" +
+			"leaves at least half of both to the clients.\n" +
 			"It needs Project Owner.",
-		Example: "  keywright key rotate Payments --wait\n  keywright key rotate Payments --cluster staging",
+		Example: "  keywright key rotate Payments --wait\n  keywright key rotate Payments --cluster staging\n" +
+			"  keywright key rotate Payments --databases --compact --wait",
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := api.client()
 			if err != nil {
@@ -33,6 +38,12 @@ func keyRotateCommand() *cobra.Command {
 			p, err := api.project(c.Context(), cl, args[0])
 			if err != nil {
 				return err
+			}
+			if compact && !databases {
+				return errors.New("--compact rewrites database files: give --databases with it")
+			}
+			if databases {
+				return rotateDatabases(c, &api, cl, p, cluster, compact, wait)
 			}
 			if cluster != "" {
 				_, err = ask[rotatingCluster](c.Context(), cl, http.MethodPost, p.path(clusterPath(cluster)+":rotateMasterKey"), nil)
@@ -56,6 +67,8 @@ func keyRotateCommand() *cobra.Command {
 	}
 	api.add(c)
 	c.Flags().StringVar(&cluster, "cluster", "", "rotate this cluster only")
+	c.Flags().BoolVar(&databases, "databases", false, "rotate the keys of the databases instead: new files use new keys")
+	c.Flags().BoolVar(&compact, "compact", false, "with --databases: rewrite all files under the new keys, and remove the old keys")
 	c.Flags().BoolVar(&wait, "wait", false, "show the progress until all nodes have new keys")
 	return c
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/keywright/keywright/internal/engine/command"
 	"github.com/keywright/keywright/internal/engine/cryptofs"
 	"github.com/keywright/keywright/internal/engine/replication"
+	"github.com/keywright/keywright/internal/engine/storage"
 )
 
 // The steps of a rotation of keysets and of a compaction, after each of which the
@@ -23,6 +24,9 @@ const (
 
 // maxRest is the longest pause between two pieces of a compaction.
 const maxRest = 2 * time.Second
+
+// unsettledTries is how often a compaction is repeated by itself.
+const unsettledTries = 30
 
 // keysets rotates and compacts the keysets of a running node.
 type keysets struct {
@@ -108,7 +112,7 @@ func (k *keysets) Compact() {
 func (k *keysets) compact() {
 	began := time.Now()
 	k.log.Info("compaction of keysets begins")
-	err := k.replica.CompactKeysets(k.ctx, rest(k.ctx), func(step string) { k.after(stepCompactPart + step) })
+	err := k.rewrite()
 	k.uncertain()
 	k.mu.Lock()
 	k.running = false
@@ -124,6 +128,24 @@ func (k *keysets) compact() {
 	case k.ctx.Err() == nil:
 		k.log.Warn("keysets are not compacted yet", "error", err)
 	}
+}
+
+// rewrite repeats the work until no file was being written under an old key meanwhile.
+func (k *keysets) rewrite() (err error) {
+	pace := rest(k.ctx)
+	for range unsettledTries {
+		err = k.replica.CompactKeysets(k.ctx, pace, func(step string) { k.after(stepCompactPart + step) })
+		if !errors.Is(err, storage.ErrUnsettled) {
+			return err
+		}
+		t := time.NewTimer(maxRest)
+		select {
+		case <-k.ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
+	}
+	return err
 }
 
 // rest makes the pauses of a compaction: each as long as the work since the one before,

@@ -106,6 +106,8 @@ type Cluster struct {
 	Ready time.Time `json:"ready,omitzero"`
 	// Rotation is the newest plan to rotate the master keys of the cluster's nodes.
 	Rotation *RotationPlan `json:"rotation,omitempty"`
+	// DatabaseKeys is the newest plan to rotate the keysets of the cluster's databases.
+	DatabaseKeys *DatabaseKeyPlan `json:"databaseKeys,omitempty"`
 	// Drills are the newest rehearsals of a revocation, oldest first.
 	Drills []Drill `json:"drills,omitempty"`
 }
@@ -161,6 +163,49 @@ type NodeRotation struct {
 	Finished time.Time  `json:"finished,omitzero"`
 }
 
+// DatabaseKeyPlan is one rotation of the keysets of a cluster's databases, node after
+// node.
+type DatabaseKeyPlan struct {
+	// By is who asked.
+	By string `json:"by,omitempty"`
+	// Compact has all files rewritten under the newest keys, and the old keys removed.
+	Compact bool `json:"compact,omitempty"`
+	// State is PENDING, RUNNING or DONE.
+	State     string            `json:"state"`
+	Requested time.Time         `json:"requested"`
+	Started   time.Time         `json:"started,omitzero"`
+	Finished  time.Time         `json:"finished,omitzero"`
+	Nodes     []NodeDatabaseKey `json:"nodes"`
+}
+
+// NodeDatabaseKey is the part of one node in a plan.
+type NodeDatabaseKey struct {
+	Node keys.NodeID `json:"node"`
+	// State is PENDING, RUNNING, DONE or SKIPPED (a node that went, or has no keysets).
+	State string `json:"state"`
+	// Rotation and Compaction are the node's counters that carry it out, 0 before the
+	// order.
+	Rotation   uint64    `json:"rotation,omitempty"`
+	Compaction uint64    `json:"compaction,omitempty"`
+	Failure    string    `json:"failure,omitempty"`
+	Started    time.Time `json:"started,omitzero"`
+	Finished   time.Time `json:"finished,omitzero"`
+}
+
+// KeysetStatus is what an agent last reported about the keysets of a node's databases.
+type KeysetStatus struct {
+	// Rotation and Compaction are the newest ordered ones that were carried out, Failure
+	// why the newest attempt failed.
+	Rotation   uint64 `json:"rotation,omitempty"`
+	Compaction uint64 `json:"compaction,omitempty"`
+	Failure    string `json:"failure,omitempty"`
+	// Bytes of files there are, Newest of them under the newest keys; OldKeys are left.
+	Bytes      int64 `json:"bytes,omitempty"`
+	Newest     int64 `json:"newest,omitempty"`
+	OldKeys    int64 `json:"oldKeys,omitempty"`
+	Compacting bool  `json:"compacting,omitempty"`
+}
+
 // Node is one database process of a cluster, as the control plane wants it.
 type Node struct {
 	ID        keys.NodeID    `json:"id"`
@@ -174,6 +219,10 @@ type Node struct {
 	KMIPFingerprints []string `json:"kmipFingerprints,omitempty"`
 	// Rotation counts the rotations of the master key that were ordered.
 	Rotation uint64 `json:"rotation,omitempty"`
+	// KeysetRotation and Compaction count the rotations of the database keysets and the
+	// rewritings of files that were ordered.
+	KeysetRotation uint64 `json:"keysetRotation,omitempty"`
+	Compaction     uint64 `json:"compaction,omitempty"`
 	// RetiredKeys are replaced master keys that the host is to destroy.
 	RetiredKeys []keys.KeyID `json:"retiredKeys,omitempty"`
 	// Buried marks a tombstone: the agent must remove the node and its keys.
@@ -197,6 +246,8 @@ type NodeStatus struct {
 	// RotationFailure why the newest attempt at one failed.
 	Rotation        uint64 `json:"rotation,omitempty"`
 	RotationFailure string `json:"rotationFailure,omitempty"`
+	// Keysets is about the keys of the node's databases.
+	Keysets KeysetStatus `json:"keysets,omitzero"`
 	// Told is the phase that an event last told of; a node that runs forgets it.
 	Told string `json:"told,omitempty"`
 }

@@ -192,6 +192,45 @@ func (a *Admin) RotateMasterKey(ctx context.Context, from keys.KeyID) (to keys.K
 	return to, err
 }
 
+// Keysets is what a node says about the keys of its databases.
+type Keysets struct {
+	// Bytes of files there are, Newest of them under the newest keys.
+	Bytes  int64 `bson:"bytes"`
+	Newest int64 `bson:"bytesUnderNewest"`
+	// OldKeys are left beside the newest.
+	OldKeys int64 `bson:"oldKeys"`
+	// Compacting tells that files are being rewritten, Failure why that ended.
+	Compacting bool   `bson:"compacting"`
+	Failure    string `bson:"failure"`
+}
+
+// RotateKeysets has the node write new files of all databases under fresh keys.
+// Repeating it makes one more key.
+func (a *Admin) RotateKeysets(ctx context.Context) (Keysets, error) {
+	return a.keysets(ctx, "keywrightRotateKeysets")
+}
+
+// CompactKeysets has the node begin to rewrite the files under old keys, which are
+// removed then, unless that is under way.
+func (a *Admin) CompactKeysets(ctx context.Context) (Keysets, error) {
+	return a.keysets(ctx, "keywrightCompactKeysets")
+}
+
+// Keysets asks which keys the node's files are under.
+func (a *Admin) Keysets(ctx context.Context) (Keysets, error) {
+	return a.keysets(ctx, "keywrightKeysetStatus")
+}
+
+func (a *Admin) keysets(ctx context.Context, command string) (out Keysets, err error) {
+	err = a.with(ctx, true, func(c *mongo.Client) error {
+		if err := c.Database("admin").RunCommand(ctx, bson.D{{Key: command, Value: 1}}).Decode(&out); err != nil {
+			return fmt.Errorf("%s on node: %w", command, err)
+		}
+		return nil
+	})
+	return out, err
+}
+
 func applyUser(ctx context.Context, c *mongo.Client, u User) error {
 	roles := bson.A{}
 	for _, r := range u.Roles {

@@ -168,6 +168,7 @@ func (s *Service) compose(tx *store.Tx, h store.Host) (agentlink.Desired, string
 			ID: n.ID, Project: n.Project, Cluster: n.Cluster, Engine: engine, Run: n.Run, Encrypted: n.Encrypted,
 			Generation: n.Generation, ReplicaSet: c.ReplicaSet, KMIPClientFingerprints: n.KMIPFingerprints,
 			Rotation: n.Rotation, RetiredKeys: n.RetiredKeys,
+			KeysetRotation: n.KeysetRotation, Compaction: n.Compaction,
 		})
 		if projects[n.Project] {
 			continue

@@ -180,6 +180,11 @@ func (s *Service) nodeStatus(tx *store.Tx, h store.Host, in agentlink.NodeStatus
 		Generation: in.Generation, Primary: in.Primary, MasterKey: keys.KeyID(clip(string(in.MasterKey))), Users: in.UsersRevision, Since: in.Since.UTC().Truncate(time.Microsecond),
 		Rotation: in.Rotation, RotationFailure: clip(in.RotationFailure),
 	}
+	if k := in.Keysets; k != nil {
+		now.Keysets = store.KeysetStatus{
+			Rotation: k.Rotation, Compaction: k.Compaction, Failure: clip(k.Failure), Bytes: k.Bytes, Newest: k.Newest, OldKeys: k.OldKeys, Compacting: k.Compacting,
+		}
+	}
 	// A node that keeps failing goes through the same phases again and again: one event
 	// tells of it, until it runs.
 	if now.Told = old.Told; in.Phase == agentlink.PhaseRunning {

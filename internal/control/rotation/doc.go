@@ -11,6 +11,10 @@
 // A rotation because of age begins with a node only while the project's maintenance
 // window is open, if it has one; one on demand does not wait.
 //
+// The keysets of the databases are rotated on demand in the same order (DatabaseKeys),
+// and, if that is wanted, all files are rewritten under the new keys and the old keys
+// removed. Nothing is retired by it: the node itself knows when no file needs a key.
+//
 // A node that cannot rotate now (it is paused, or its customer key cannot be used)
 // waits and does not keep other clusters waiting.
 package rotation

@@ -93,6 +93,11 @@ func (s *Service) Step(ctx context.Context) error {
 		var more bool
 		err := s.st.Tx(ctx, func(tx *store.Tx) (err error) {
 			more, err = step(tx, id)
+			if err != nil {
+				return err
+			}
+			keysMore, err := stepDatabaseKeys(tx, id)
+			more = more || keysMore
 			return err
 		})
 		switch {
@@ -189,7 +194,7 @@ func autoDefer(tx *store.Tx, pr *store.Project) error {
 // the one in use), and whether a key in use is too old. A paused cluster is asked
 // again when it runs.
 func (s *Service) needs(tx *store.Tx, c store.Cluster) (open, old bool, err error) {
-	open = isOpen(c)
+	open = isOpen(c) || keysOpen(c)
 	nodes, err := tx.NodesOfCluster(c.ID)
 	if err != nil {
 		return open, false, err
