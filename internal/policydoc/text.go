@@ -87,7 +87,7 @@ func (a Access) RoleText() Text {
 }
 
 func (a Access) roleResource() string {
-	return block("aws_iam_role", "keywright", pair{"name", a.roleName()}, pair{"path", a.rolePath()}, pair{"assume_role_policy", documentOf(a.Trust())})
+	return block("aws_iam_role", pair{"name", a.roleName()}, pair{"path", a.rolePath()}, pair{"assume_role_policy", documentOf(a.Trust())})
 }
 
 // UseText is the role's own policy, as an inline policy that goes with the role.
@@ -98,7 +98,7 @@ func (a Access) UseText() Text {
 		Statement: statements(d.Statement), JSON: d.JSON(),
 		AWSCLI: "aws iam put-role-policy" + a.iamRegion() + " --role-name " + shell(a.roleName()) + " --policy-name " + shell(a.policyName()) + " \\\n" +
 			"  --policy-document " + shell(d.Compact()) + "\n",
-		Terraform: block("aws_iam_role_policy", "keywright", pair{"name", a.policyName()}, pair{"role", a.roleName()}, pair{"policy", d}),
+		Terraform: block("aws_iam_role_policy", pair{"name", a.policyName()}, pair{"role", a.roleName()}, pair{"policy", d}),
 	}
 }
 
@@ -114,7 +114,7 @@ func (a Access) KeyText() Text {
 		AWSCLI: "aws kms get-key-policy" + region + " --key-id " + key + " --policy-name default --query Policy --output text |\n" +
 			"  jq " + merge(use) + " > key-policy.json &&\n" +
 			"aws kms put-key-policy" + region + " --key-id " + key + " --policy-name default --policy file://key-policy.json\n",
-		Terraform: block("aws_kms_key_policy", "keywright", pair{"key_id", a.KeyARN}, pair{"policy", d}),
+		Terraform: block("aws_kms_key_policy", pair{"key_id", a.KeyARN}, pair{"policy", d}),
 	}
 }
 
@@ -145,7 +145,7 @@ func KeyCommand(region string, multiRegion bool) Text {
 		Kind: KindCreateKey, Where: "A new key in " + region + ". The command prints its ARN.",
 		AWSCLI: "aws kms create-key --region " + shell(region) + " --key-spec SYMMETRIC_DEFAULT --key-usage ENCRYPT_DECRYPT" + multi + " \\\n" +
 			"  --description " + shell(description) + " --query KeyMetadata.Arn --output text\n",
-		Terraform: block("aws_kms_key", "keywright", attributes...),
+		Terraform: block("aws_kms_key", attributes...),
 	}
 }
 
@@ -164,10 +164,10 @@ type pair struct {
 	value any
 }
 
-// block writes a resource. Documents are written as jsonencode of an object.
-func block(kind, name string, attributes ...pair) string {
+// block writes a resource named keywright. Documents are written as jsonencode of an object.
+func block(kind string, attributes ...pair) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "resource %s %s {\n", hclString(kind), hclString(name))
+	fmt.Fprintf(&b, "resource %s \"keywright\" {\n", hclString(kind))
 	width := 0
 	for _, p := range attributes {
 		if _, doc := p.value.(Document); !doc {
