@@ -304,5 +304,6 @@ func (s *Store) dropUnused(id DatabaseID, dirs []string, c Compactor) error {
 	return nil
 }
 
-// ErrUnsettled: files under old keys were being written; the work is to be repeated.
+// ErrUnsettled says that files under old keys were being written: the work is to be
+// repeated.
 var ErrUnsettled = errors.New("not all files could be rewritten yet")
