@@ -89,12 +89,12 @@ func (a Access) remedy(f kms.Finding) Advice {
 			Statement: statements(d.Statement), JSON: d.JSON(), AWSCLI: a.boundaryCommand(),
 		}}}
 	case f.Permission == assume:
-		return Advice{fmt.Sprintf("The trust policy of the role %s must allow sts:AssumeRole to the principal %s with the condition StringEquals sts:ExternalId %s, and the role must exist. Add this statement to it: %s.",
+		return Advice{fmt.Sprintf("The trust policy of the role %s must allow sts:AssumeRole to the principal %s with the condition StringEquals sts:ExternalId %s, without a Deny that holds for it, and the role must exist. Add this statement to it: %s.",
 			a.RoleARN, a.PlatformARN, a.ExternalID, a.Trust().Compact()), []Text{a.TrustText()}}
 	case f.Policy == kms.KeyPolicy:
 		out := Advice{fmt.Sprintf("The policy of the key %s does not let the role %s in: it lacks %s. Add this statement to the key's policy: %s.", a.KeyARN, a.RoleARN, permissionMark, compact(a.KeyUse())), []Text{a.KeyText()}}
 		if a.CrossAccount() {
-			out.Sentence += fmt.Sprintf(" The key is in another account than the role, so the role's own policy needs this one too: %s.", compact(a.Use()))
+			out.Sentence += fmt.Sprintf(" The key is in another account than the role, so the role's own policy needs this one too: %s. AWS says the same when the key does not exist in its Region, and when a Deny of the key's policy refuses.", compact(a.Use()))
 			out.Texts = append(out.Texts, a.UseText())
 		}
 		return out
