@@ -132,12 +132,13 @@ type keyStatus struct {
 	// AccessKeyID is the access key of a migrated project that was not switched to a role.
 	AccessKeyID string `json:"accessKeyId,omitempty"`
 	// Migrated tells that the project had, or has, an access key.
-	Migrated  bool    `json:"migratedFromCredentials,omitempty"`
-	Interval  string  `json:"validationInterval"`
-	Verdict   string  `json:"verdict,omitempty"`
-	Reason    string  `json:"reason,omitempty"`
-	Detail    string  `json:"detail,omitempty"`
-	Remedy    string  `json:"remedy,omitempty"`
+	Migrated bool   `json:"migratedFromCredentials,omitempty"`
+	Interval string `json:"validationInterval"`
+	Verdict  string `json:"verdict,omitempty"`
+	Reason   string `json:"reason,omitempty"`
+	Detail   string `json:"detail,omitempty"`
+	Remedy   string `json:"remedy,omitempty"`
+	remedyBody
 	NoticedBy string  `json:"noticedBy,omitempty"`
 	Since     *string `json:"since,omitempty"`
 	// Deadline is when GRACE ends and the clusters stop, by the first host's count.
@@ -190,6 +191,7 @@ func (c *call) keyStatus(v cmk.View) keyStatus {
 		to := configurationOf(k.Previous)
 		out.Rollback, out.RollbackUntil = &to, stampOrNull(k.Retires)
 	}
+	out.remedyBody = toRemedyBody(v.Advice)
 	out.Policy = string(c.cfg.CMK.Policy(v.KeyConfig).Mode)
 	if d := v.Deadline(); !d.IsZero() {
 		out.Deadline = stampOrNull(d)

@@ -53,6 +53,8 @@ func tour(r *rig) []touch {
 		{"POST", "", "/api/keywright/v1/groups/{G}/encryptionAtRest:importCredentials", `{"accessKeyId":"AKIAEXAMPLEEXAMPLE","secretAccessKey":"example-secret-of-an-access-key","customerMasterKeyId":"x","region":"US_EAST_1"}`, 400},
 		{"POST", "", "/api/keywright/v1/groups/{G}/encryptionAtRest:abortChange", "", 409}, {"POST", "", "/api/keywright/v1/groups/{G}/encryptionAtRest:rollback", "", 409},
 		{"POST", "", "/api/keywright/v1/hosts/host-1:forget", `{"hostname":"host-1"}`, 404},
+		{"GET", "", "/api/keywright/v1/groups/{G}/encryptionAtRest:guidance", "", 200}, {"POST", "", "/api/keywright/v1/groups/{G}/encryptionAtRest:check", "{}", 200},
+		{"GET", "", "/api/keywright/v1/groups/{G}/cloudProviderAccess/{R}:trustPolicy", "", 200},
 		{"GET", "", "/api/keywright/v1/groups/{G}/keyPolicy", "", 200}, {"PATCH", "", "/api/keywright/v1/groups/{G}/keyPolicy", `{"mode":"STOP"}`, 200},
 		{"GET", "", "/api/keywright/v1/groups/{G}/networkAccess", "", 200}, {"POST", "", "/api/keywright/v1/groups/{G}/networkAccess:acknowledge", "", 200},
 		{"GET", "", "/api/keywright/v1/groups/{G}/encryptionAtRest:rehearse", "", 200},

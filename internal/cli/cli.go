@@ -39,7 +39,7 @@ func Run(args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(upCommand(), serverCommand(), agentCommand(), mongodCommand(), awslocalCommand(), auditCommand(), alertCommand(), keyCommand(), hostCommand(), projectCommand(), ipAddressesCommand(), versionCommand())
-	root.AddCommand(doctorCommand())
+	root.AddCommand(roleCommand(), doctorCommand())
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w\nhint: see `%s --help`", err, c.CommandPath())}
 	})

@@ -15,7 +15,7 @@ import (
 
 func keyCommand() *cobra.Command {
 	c := &cobra.Command{Use: "key", Short: "Work with wrapped keys", Args: cobra.NoArgs}
-	c.AddCommand(keyExportCommand(), keyRotateCommand(), keyInventoryCommand(), keyMayDeleteCommand(), keyRehearseCommand(),
+	c.AddCommand(keyExportCommand(), keyGuideCommand(), keyCheckCommand(), keyRotateCommand(), keyInventoryCommand(), keyMayDeleteCommand(), keyRehearseCommand(),
 		keyStatusCommand(), keyChangeCommand(), keyAbortCommand(), keyRollbackCommand())
 	return c
 }

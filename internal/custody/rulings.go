@@ -206,7 +206,7 @@ func (s State) patience() time.Duration { return s.InForce().C() + s.InForce().W
 func (s State) follow(p peer, now Instant) State {
 	strict := Stricter(s.InForce(), p.Policy)
 	s.Frozen = &strict
-	s.Reason, s.Operation, s.Detail, s.Remedy = p.Reason, "", "confirmed by "+name(p.Validator), kms.RemedyFor(p.Reason, "")
+	s.Reason, s.Operation, s.Detail, s.Remedy, s.Refused = p.Reason, "", "confirmed by "+name(p.Validator), kms.RemedyFor(p.Reason, ""), nil
 	s.Confirmed, s.Adopted, s.Hold, s.Veto, s.Alarm, s.Backoff = now.Elapsed, true, false, Veto{}, "", 0
 	if p.Verdict == Invalid {
 		return s.enter(Invalid, now)

@@ -58,6 +58,8 @@ type State struct {
 	Operation kms.Operation `json:"operation,omitempty"`
 	Detail    string        `json:"detail,omitempty"`
 	Remedy    string        `json:"remedy,omitempty"`
+	// Refused are the permissions that AWS refused in that run, at most one for each.
+	Refused []kms.Finding `json:"refused,omitempty"`
 	// Since is when the verdict was entered, by the wall clock; Previous is the one
 	// before it.
 	Since    time.Time `json:"since"`

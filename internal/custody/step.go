@@ -126,7 +126,7 @@ func ok(s State, started time.Duration, now Instant) State {
 		s.FastUntil = now.Elapsed + calm
 	}
 	s = s.enter(Valid, now)
-	s.Reason, s.Operation, s.Detail, s.Remedy = "", "", "", ""
+	s.Reason, s.Operation, s.Detail, s.Remedy, s.Refused = "", "", "", "", nil
 	s.LastSuccess = now.Wall
 	s.LastOK, s.OnceOK = started, true
 	s.Chain, s.Frozen, s.AwaitOK, s.Backoff = Chain{}, nil, false, 0
@@ -258,7 +258,7 @@ func (s State) enter(v Verdict, now Instant) State {
 
 // explain shows why the newest outcome was not OK.
 func (s State) explain(r kms.Result) State {
-	s.Reason, s.Operation, s.Detail, s.Remedy = r.Reason, "", "", kms.RemedyFor(r.Reason, "")
+	s.Reason, s.Operation, s.Detail, s.Remedy, s.Refused = r.Reason, "", "", kms.RemedyFor(r.Reason, ""), r.Refused
 	if f := r.Failure; f != nil {
 		s.Operation, s.Detail, s.Remedy = f.Operation, f.Detail(), f.Remedy
 	}

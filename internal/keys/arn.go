@@ -30,7 +30,7 @@ func ParseRoleARN(s string) (ARN, error) {
 	if err != nil {
 		return ARN{}, err
 	}
-	if a.Service != "iam" || a.Region != "" || !twelveDigits(a.Account) || !strings.HasPrefix(a.Resource, "role/") || a.Resource == "role/" {
+	if a.Service != "iam" || a.Region != "" || !IsAccount(a.Account) || !strings.HasPrefix(a.Resource, "role/") || a.Resource == "role/" {
 		return ARN{}, fmt.Errorf("%q is not the ARN of an IAM role (arn:aws:iam::123456789012:role/NAME)", s)
 	}
 	return a, nil
@@ -58,7 +58,8 @@ func SameKey(a, b string) bool {
 		(x.Region == y.Region || strings.HasPrefix(x.Resource, "key/mrk-"))
 }
 
-func twelveDigits(s string) bool {
+// IsAccount tells whether s is the id of an AWS account: twelve digits.
+func IsAccount(s string) bool {
 	if len(s) != 12 {
 		return false
 	}
@@ -68,4 +69,16 @@ func twelveDigits(s string) bool {
 		}
 	}
 	return true
+}
+
+// Partition gives the partition of an AWS Region (written as AWS does): aws-cn for
+// China, aws-us-gov for GovCloud, else aws.
+func Partition(region string) string {
+	switch {
+	case strings.HasPrefix(region, "cn-"):
+		return "aws-cn"
+	case strings.HasPrefix(region, "us-gov-"):
+		return "aws-us-gov"
+	}
+	return "aws"
 }

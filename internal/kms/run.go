@@ -55,6 +55,8 @@ type Result struct {
 	Denied []string
 	// Refused says of each of them whether it is denied or missing, and where.
 	Refused        []Finding
+	// Done are the operations that the service carried out, in the order of the run.
+	Done           []Operation
 	Started, Ended time.Time
 	// Probe is the run's own probe, to be stored when a configuration is accepted.
 	// Set if the outcome is OK.
@@ -128,14 +130,19 @@ func (r *Result) run(ctx context.Context, p Provider, in RunInput) *Failure {
 		if !note(AsFailure(err)) {
 			return candidate(in, worst)
 		}
-	} else if f := r.Key.Usable(); f != nil {
-		return f
+	} else {
+		r.Done = append(r.Done, OpDescribeKey)
+		if f := r.Key.Usable(); f != nil {
+			return f
+		}
 	}
 	if f := r.newProbe(ctx, s, in.Context); f != nil && !note(f) {
 		return candidate(in, worst)
 	}
 	if f := openStored(ctx, s, in); f != nil {
 		note(f)
+	} else if !in.Stored.IsZero() && !slices.Contains(r.Done, OpDecrypt) {
+		r.Done = append(r.Done, OpDecrypt)
 	}
 	return candidate(in, worst)
 }
@@ -161,10 +168,12 @@ func (r *Result) newProbe(ctx context.Context, s Session, ectx map[string]string
 	if err != nil {
 		return AsFailure(err)
 	}
+	r.Done = append(r.Done, OpEncrypt)
 	back, err := s.Decrypt(ctx, ciphertext, ectx)
 	if err != nil {
 		return AsFailure(err)
 	}
+	r.Done = append(r.Done, OpDecrypt)
 	defer back.Wipe()
 	if !back.Equal(plain) {
 		return mismatch("the new probe opens to other bytes than were encrypted")

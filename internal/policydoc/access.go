@@ -35,9 +35,19 @@ func actions() Values { return Values{"kms:DescribeKey", "kms:Encrypt", "kms:Dec
 // CrossAccount tells whether key and role are in different accounts, so that the key's
 // policy must name the role. False while one of the two is not known.
 func (a Access) CrossAccount() bool {
+	cross, known := a.Accounts()
+	return known && cross
+}
+
+// Accounts tells whether key and role are in different accounts; known is false while
+// an ARN or an account in it is missing.
+func (a Access) Accounts() (cross, known bool) {
 	r, errR := keys.ParseARN(a.RoleARN)
 	k, errK := keys.ParseARN(a.KeyARN)
-	return errR == nil && errK == nil && r.Account != k.Account
+	if errR != nil || errK != nil || !keys.IsAccount(r.Account) || !keys.IsAccount(k.Account) {
+		return false, false
+	}
+	return r.Account != k.Account, true
 }
 
 // Trust is the statement of the role's trust policy: the platform's account, and only
@@ -118,21 +128,19 @@ func addresses(addrs []netip.Prefix) Values {
 }
 
 // roleName and rolePath split the role's ARN; commands want the name alone.
-func (a Access) roleName() string {
-	r, err := keys.ParseRoleARN(a.RoleARN)
-	if err != nil {
-		return "ROLE_NAME"
-	}
-	return r.Resource[strings.LastIndexByte(r.Resource, '/')+1:]
-}
+func (a Access) roleName() string { return a.role()[strings.LastIndexByte(a.role(), '/')+1:] }
 
 func (a Access) rolePath() string {
-	r, err := keys.ParseRoleARN(a.RoleARN)
-	if err != nil {
-		return "/"
+	r := strings.TrimPrefix(a.role(), "role")
+	return r[:strings.LastIndexByte(r, '/')+1]
+}
+
+func (a Access) role() string {
+	r, err := keys.ParseARN(a.RoleARN)
+	if err != nil || !strings.HasPrefix(r.Resource, "role/") || strings.HasSuffix(r.Resource, "/") {
+		return "role/ROLE_NAME"
 	}
-	rest := strings.TrimPrefix(r.Resource, "role")
-	return rest[:strings.LastIndexByte(rest, '/')+1]
+	return r.Resource
 }
 
 // policyName is the name of the role's inline policy: one for each key (and project,

@@ -11,6 +11,8 @@ import (
 
 // Advice is what to do about refused permissions.
 type Advice struct {
+	// Short is what was found, without statements, for events and lists.
+	Short string
 	// Sentence is one or two sentences for the project's owner.
 	Sentence string
 	// Texts are the statements to add or the policies to look at, the one that AWS
@@ -29,13 +31,15 @@ func (a Access) Remedy(found []kms.Finding) Advice {
 	found = slices.Clone(found)
 	slices.SortStableFunc(found, func(x, y kms.Finding) int { return rank(x) - rank(y) })
 	var out Advice
-	var sentences []string
+	var sentences, short []string
 	seen := map[string]bool{}
 	for _, f := range found {
 		one := a.remedy(f)
 		if key := string(f.Policy) + fmt.Sprint(f.Explicit) + fmt.Sprint(f.Permission == assume); !seen[key] {
 			seen[key] = true
-			sentences = append(sentences, strings.Replace(one.Sentence, permissionMark, permissions(found, f), 1))
+			all := f
+			all.Permission = permissions(found, f)
+			sentences, short = append(sentences, strings.Replace(one.Sentence, permissionMark, all.Permission, 1)), append(short, all.String())
 			for _, t := range one.Texts {
 				if !slices.ContainsFunc(out.Texts, func(have Text) bool { return have.Kind == t.Kind && have.Deny == t.Deny }) {
 					out.Texts = append(out.Texts, t)
@@ -43,7 +47,7 @@ func (a Access) Remedy(found []kms.Finding) Advice {
 			}
 		}
 	}
-	out.Sentence = strings.Join(sentences, " ")
+	out.Sentence, out.Short = strings.Join(sentences, " "), "As AWS says, "+strings.Join(short, "; ")+"."
 	return out
 }
 
@@ -81,25 +85,25 @@ func (a Access) remedy(f kms.Finding) Advice {
 		t := a.organization(f)
 		t.Statement, t.JSON = statements(a.Use()), documentOf(a.Use()...).JSON()
 		t.Deny = false
-		return Advice{fmt.Sprintf("No %s of the AWS organization allows %s: its administrator must let it through.", f.Policy, permissionMark), []Text{t}}
+		return Advice{Sentence: fmt.Sprintf("No %s of the AWS organization allows %s: its administrator must let it through.", f.Policy, permissionMark), Texts: []Text{t}}
 	case f.Policy == kms.PermissionsBoundary:
 		d := documentOf(a.Use()...)
-		return Advice{fmt.Sprintf("The permissions boundary of the role %s does not allow %s: add the statement to it.", a.RoleARN, permissionMark), []Text{{
+		return Advice{Sentence: fmt.Sprintf("The permissions boundary of the role %s does not allow %s: add the statement to it.", a.RoleARN, permissionMark), Texts: []Text{{
 			Kind: KindBoundary, Where: "The managed policy that is the permissions boundary of the role " + a.RoleARN + ".",
 			Statement: statements(d.Statement), JSON: d.JSON(), AWSCLI: a.boundaryCommand(),
 		}}}
 	case f.Permission == assume:
-		return Advice{fmt.Sprintf("The trust policy of the role %s must allow sts:AssumeRole to the principal %s with the condition StringEquals sts:ExternalId %s, without a Deny that holds for it, and the role must exist. Add this statement to it: %s.",
-			a.RoleARN, a.PlatformARN, a.ExternalID, a.Trust().Compact()), []Text{a.TrustText()}}
+		return Advice{Sentence: fmt.Sprintf("The trust policy of the role %s must allow sts:AssumeRole to the principal %s with the condition StringEquals sts:ExternalId %s, without a Deny that holds for it, and the role must exist. Add this statement to it: %s.",
+			a.RoleARN, a.PlatformARN, a.ExternalID, a.Trust().Compact()), Texts: []Text{a.TrustText()}}
 	case f.Policy == kms.KeyPolicy:
-		out := Advice{fmt.Sprintf("The policy of the key %s does not let the role %s in: it lacks %s. Add this statement to the key's policy: %s.", a.KeyARN, a.RoleARN, permissionMark, compact(a.KeyUse())), []Text{a.KeyText()}}
+		out := Advice{Sentence: fmt.Sprintf("The policy of the key %s does not let the role %s in: it lacks %s. Add this statement to the key's policy: %s.", a.KeyARN, a.RoleARN, permissionMark, compact(a.KeyUse())), Texts: []Text{a.KeyText()}}
 		if a.CrossAccount() {
 			out.Sentence += fmt.Sprintf(" The key is in another account than the role, so the role's own policy needs this one too: %s. AWS says the same when the key does not exist in its Region, and when a Deny of the key's policy refuses.", compact(a.Use()))
 			out.Texts = append(out.Texts, a.UseText())
 		}
 		return out
 	}
-	out := Advice{fmt.Sprintf("The role %s lacks %s on the key %s. Add this statement to the role's policy: %s.", a.RoleARN, permissionMark, a.KeyARN, compact(a.Use())), []Text{a.UseText()}}
+	out := Advice{Sentence: fmt.Sprintf("The role %s lacks %s on the key %s. Add this statement to the role's policy: %s.", a.RoleARN, permissionMark, a.KeyARN, compact(a.Use())), Texts: []Text{a.UseText()}}
 	if a.CrossAccount() {
 		k, _ := keys.ParseARN(a.KeyARN)
 		out.Sentence += fmt.Sprintf(" The key is in another account (%s), so its key policy needs this statement too: %s.", k.Account, compact(a.KeyUse()))
@@ -147,7 +151,7 @@ func (a Access) denied(f kms.Finding) Advice {
 	}
 	sentence := fmt.Sprintf("A statement with Effect Deny refuses %s: look for it in %s, and take it away or except this role (an address condition counts too). No statement that allows helps against it.", permissionMark, t.Where)
 	t.Where = strings.ToUpper(t.Where[:1]) + t.Where[1:] + "."
-	return Advice{sentence, []Text{t}}
+	return Advice{Sentence: sentence, Texts: []Text{t}}
 }
 
 func (a Access) boundaryCommand() string {

@@ -7,6 +7,7 @@ import (
 	"github.com/keywright/keywright/internal/control/tenant"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kms"
+	"github.com/keywright/keywright/internal/policydoc"
 	"github.com/keywright/keywright/internal/store"
 )
 
@@ -27,6 +28,9 @@ func (s *Service) Authorize(ctx context.Context, p tenant.Principal, project key
 		}
 		return err
 	}); err != nil {
+		return Role{}, err
+	}
+	if err := samePartition(before.PlatformARN, roleARN); err != nil {
 		return Role{}, err
 	}
 	refusal := s.prove(ctx, before.AccessRole, roleARN)
@@ -61,6 +65,19 @@ func (s *Service) Authorize(ctx context.Context, p tenant.Principal, project key
 	return out, nil
 }
 
+// samePartition refuses a role that no principal of the platform's account can ever
+// assume: the partitions of AWS know nothing of each other.
+func samePartition(platformARN, roleARN string) error {
+	platform, errP := keys.ParseARN(platformARN)
+	role, errR := keys.ParseARN(roleARN)
+	if errP != nil || errR != nil || platform.Partition == role.Partition {
+		return nil
+	}
+	return apierr.BadRequest("INVALID_ATTRIBUTE",
+		"Invalid attribute iamAssumedRoleArn specified: the role is in the AWS partition %s, the platform's account in %s, and roles cannot be assumed across partitions. Use a role in %s, or a Keywright whose account is in %s.",
+		clip(role.Partition), platform.Partition, platform.Partition, clip(role.Partition)).With("iamAssumedRoleArn")
+}
+
 // candidate gives the registration, unless it is in use with another role.
 func (s *Service) candidate(tx *store.Tx, project keys.ProjectID, id keys.RoleID, roleARN string) (Role, error) {
 	r, err := find(tx, project, id)
@@ -80,17 +97,20 @@ func (s *Service) prove(ctx context.Context, r store.AccessRole, roleARN string)
 		if noAnswer(f) {
 			return untold(f)
 		}
-		return apierr.BadRequest("CANNOT_ASSUME_ROLE",
-			"Cannot assume role %s: %s. The trust policy of the role must allow sts:AssumeRole to the principal %s with the condition StringEquals sts:ExternalId %s. %s",
-			roleARN, f.Detail(), r.PlatformARN, r.ExternalID, f.Remedy).With(roleARN).Because(f)
+		finding, ok := f.Finding()
+		advice := f.Remedy
+		if ok {
+			advice = policydoc.Access{PlatformARN: r.PlatformARN, ExternalID: r.ExternalID, RoleARN: roleARN}.Remedy([]kms.Finding{finding}).Sentence
+		}
+		return apierr.BadRequest("CANNOT_ASSUME_ROLE", "Cannot assume role %s: %s. %s", roleARN, f.Detail(), advice).With(roleARN).Because(f)
 	}
 	other := newExternalID()
 	for _, externalID := range []*string{nil, &other} {
 		err := s.prover.TryAssume(ctx, roleARN, externalID, s.region)
 		if err == nil {
 			return apierr.BadRequest("ROLE_ASSUMABLE_WITHOUT_EXTERNAL_ID",
-				"The role %s can be assumed without its external id, so other customers of the platform could reach your key through it. Every statement of its trust policy that names %s must have the condition StringEquals sts:ExternalId %s.",
-				roleARN, r.PlatformARN, r.ExternalID).With(roleARN)
+				"The role %s can be assumed without its external id, so other customers of the platform could reach your key through it. Every statement of its trust policy that names %s must have the condition StringEquals sts:ExternalId %s, as this one: %s.",
+				roleARN, r.PlatformARN, r.ExternalID, policydoc.Access{PlatformARN: r.PlatformARN, ExternalID: r.ExternalID}.Trust().Compact()).With(roleARN)
 		}
 		if f := kms.AsFailure(err); noAnswer(f) {
 			return untold(f)

@@ -9,6 +9,7 @@ import (
 	"github.com/keywright/keywright/internal/apierr"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kms"
+	"github.com/keywright/keywright/internal/policydoc"
 	"github.com/keywright/keywright/internal/store"
 )
 
@@ -23,7 +24,9 @@ func refusal(c store.KeyConfig, role store.AccessRole, r kms.Result) *apierr.Err
 		return apierr.BadRequest(code, "%s (%s) %s", what, f.Detail(), f.Remedy).With(c.KeyID).Because(f)
 	}
 	switch r.Reason {
-	case kms.RoleNotAssumable, kms.RoleARNInvalid, kms.PlatformPermissions:
+	case kms.RoleNotAssumable:
+		return apierr.BadRequest("CANNOT_ASSUME_ROLE", "The role %s cannot be assumed. %s (%s)", role.ARN, adviceFor(c, role, r).Sentence, f.Detail()).With(string(role.ID)).Because(f)
+	case kms.RoleARNInvalid, kms.PlatformPermissions:
 		return bad("CANNOT_ASSUME_ROLE", "The role "+role.ARN+" cannot be assumed.").With(string(role.ID))
 	case kms.AccessKeyInvalid:
 		return bad("INVALID_AWS_CREDENTIALS", "AWS does not accept the access key "+c.AccessKeyID+"; one that was just made is accepted after some seconds.").With(c.AccessKeyID)
@@ -67,29 +70,39 @@ func notFound(c store.KeyConfig, role store.AccessRole) string {
 
 // denied names the missing permissions and gives the statement that adds them.
 func denied(c store.KeyConfig, role store.AccessRole, r kms.Result, f *kms.Failure) *apierr.Error {
-	missing := slices.Compact(slices.Clone(r.Denied))
+	missing := slices.Clone(r.Denied)
 	if len(missing) == 0 && f.MissingPermission != "" {
 		missing = []string{f.MissingPermission}
 	}
-	key := r.Key.ARN
 	if c.AccessKeyID != "" {
-		return deniedUser(c, key, missing, f)
+		return deniedUser(c, r.Key.ARN, missing, f)
 	}
+	return apierr.BadRequest("NO_PERMISSION_TO_ENCRYPT_DECRYPT", "%s (%s)", adviceFor(c, role, r).Sentence, f.Detail()).With(missing...).Because(f)
+}
+
+// adviceFor is the remedy for a run that found permissions refused.
+func adviceFor(c store.KeyConfig, role store.AccessRole, r kms.Result) policydoc.Advice {
+	if r.Key.ARN != "" {
+		c.KeyARN = r.Key.ARN
+	} else {
+		c.KeyARN = ""
+	}
+	found := r.Refused
+	if f := r.Failure; len(found) == 0 && f != nil {
+		if x, ok := f.Finding(); ok {
+			found = []kms.Finding{x}
+		}
+	}
+	return accessOf(c, role).Remedy(found)
+}
+
+// accessOf is what the customer's policies must allow for a configuration.
+func accessOf(c store.KeyConfig, role store.AccessRole) policydoc.Access {
+	key := c.KeyARN
 	if key == "" {
 		key = kms.Target{RoleARN: role.ARN, KeyID: c.KeyID, Region: AWSRegion(c.Region)}.KeyARN()
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "The role %s may not use the key %s: it lacks %s.", role.ARN, key, list(missing))
-	// The statement allows all three actions: one that was not reached (no ciphertext
-	// to decrypt while Encrypt is refused) may be missing as well.
-	fmt.Fprintf(&b, " Add this statement to the role's policy: %s.", statement(needed(), key, ""))
-	roleARN, errR := keys.ParseARN(role.ARN)
-	keyARN, errK := keys.ParseARN(key)
-	if errR == nil && errK == nil && roleARN.Account != keyARN.Account {
-		fmt.Fprintf(&b, " The key is in another account (%s), so its key policy needs this statement too: %s.", keyARN.Account, statement(needed(), "*", role.ARN))
-	}
-	fmt.Fprintf(&b, " (%s) %s", f.Detail(), f.Remedy)
-	return apierr.BadRequest("NO_PERMISSION_TO_ENCRYPT_DECRYPT", "%s", b.String()).With(missing...).Because(f)
+	return policydoc.Access{PlatformARN: role.PlatformARN, ExternalID: role.ExternalID, RoleARN: role.ARN, KeyARN: key}
 }
 
 // deniedUser is denied for an access key. Who its user is only AWS knows.

@@ -13,6 +13,7 @@ import (
 	"github.com/keywright/keywright/internal/custody"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kms"
+	"github.com/keywright/keywright/internal/policydoc"
 	"github.com/keywright/keywright/internal/store"
 )
 
@@ -44,6 +45,7 @@ type Service struct {
 	loops   map[keys.ProjectID]*runner
 	words   map[source]word
 	trials  map[keys.ProjectID]trial
+	gates   map[keys.ProjectID]*gate
 	// born is when this process began to listen (boot-time clock); crowd is rule 10.
 	born  time.Duration
 	crowd atomic.Bool
@@ -60,7 +62,7 @@ func New(cfg Config) *Service {
 	s := &Service{
 		cfg: cfg, st: cfg.Store, policy: custody.Policy{Interval: cfg.Interval}.Normal(), log: cfg.Log,
 		changes: map[keys.ProjectID]*sync.Mutex{}, probers: map[keys.ProjectID]*prober{}, loops: map[keys.ProjectID]*runner{},
-		words: map[source]word{}, trials: map[keys.ProjectID]trial{},
+		words: map[source]word{}, trials: map[keys.ProjectID]trial{}, gates: map[keys.ProjectID]*gate{},
 	}
 	s.born = s.clock()
 	return s
@@ -94,6 +96,9 @@ type View struct {
 	Retained *store.KeyChange
 	// Hosts keep keys of the project.
 	Hosts []HostProgress
+	// Advice has the exact statement that is missing, when a permission was refused;
+	// the verdict's Remedy is its sentence then.
+	Advice policydoc.Advice
 }
 
 // Deadline is when the first validator's GRACE ends; zero if none is in GRACE.
@@ -168,7 +173,13 @@ func (s *Service) view(tx *store.Tx, project keys.ProjectID) (View, error) {
 		return out, err
 	}
 	out.Verdict, out.Validators, err = s.combine(tx, c)
+	if err != nil {
+		return out, err
+	}
 	out.Valid = out.Verdict.Kind == string(custody.Valid)
+	if out.Advice, err = advise(tx, c, out.Verdict, out.Validators); out.Advice.Sentence != "" {
+		out.Verdict.Remedy = out.Advice.Sentence
+	}
 	return out, err
 }
 

@@ -88,6 +88,9 @@ func (s *Service) update(ctx context.Context, p tenant.Principal, project keys.P
 			return changeInProgress(staged)
 		}
 		role, access, err = reachCandidate(tx, next, patch)
+		if err == nil && next.AccessKeyID == "" {
+			err = samePartition(next, role)
+		}
 		return err
 	})
 	if err != nil {
@@ -228,6 +231,24 @@ func usableRole(tx *store.Tx, project keys.ProjectID, id keys.RoleID) (store.Acc
 			"The cloud provider access role with ID %s is not authorized yet. Put the principal and the external id into the trust policy of your role, then PATCH cloudProviderAccess/%s with its ARN.", id, id).With(string(id))
 	}
 	return r, err
+}
+
+// samePartition refuses a region or a key of another AWS partition than the role's.
+func samePartition(c store.KeyConfig, role store.AccessRole) error {
+	arn, err := keys.ParseARN(role.ARN)
+	if err != nil {
+		return nil
+	}
+	if want := keys.Partition(AWSRegion(c.Region)); arn.Partition != want {
+		return apierr.BadRequest("AWS_KMS_REGION_NOT_SUPPORTED",
+			"The region %s is in the AWS partition %s, the role %s in %s: a role reaches keys of its own partition only. Choose a region of %s, or a role in %s.",
+			c.Region, want, role.ARN, arn.Partition, arn.Partition, want).With("region")
+	}
+	if key, err := keys.ParseARN(c.KeyID); err == nil && key.Partition != arn.Partition {
+		return apierr.BadRequest("INVALID_ATTRIBUTE", "Invalid attribute customerMasterKeyID specified: the key is in the AWS partition %s, the role %s in %s.",
+			key.Partition[:min(len(key.Partition), 32)], role.ARN, arn.Partition).With("customerMasterKeyID")
+	}
+	return nil
 }
 
 // settings commits changes that need no run.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/keywright/keywright/internal/agentlink"
@@ -11,6 +12,7 @@ import (
 	"github.com/keywright/keywright/internal/custody"
 	"github.com/keywright/keywright/internal/keys"
 	"github.com/keywright/keywright/internal/kms"
+	"github.com/keywright/keywright/internal/policydoc"
 	"github.com/keywright/keywright/internal/store"
 )
 
@@ -80,6 +82,11 @@ func (s *Service) combine(tx *store.Tx, c store.KeyConfig) (store.Verdict, []Val
 	if v.Host != "" {
 		out.NoticedBy = "host " + v.Host
 	}
+	if len(v.State.Refused) > 0 {
+		// Events and lists say it briefly; whoever reads the project's state gets the
+		// exact statement (advise).
+		out.Remedy = policydoc.Access{}.Remedy(v.State.Refused).Short + " The project's encryptionAtRest has the exact statement."
+	}
 	if out.Kind == recorded.Kind && out.Reason == recorded.Reason {
 		out.Since, out.NoticedBy = recorded.Since, recorded.NoticedBy
 	}
@@ -142,6 +149,7 @@ func (s *Service) Report(tx *store.Tx, host keys.HostID, states []agentlink.Cust
 			continue
 		}
 		st.State.Detail, st.State.Remedy, st.State.Alarm = clip(st.State.Detail), clip(st.State.Remedy), clip(st.State.Alarm)
+		st.State.Refused = st.State.Refused[:min(len(st.State.Refused), maxRefused)]
 		s.heard(c.Project, host, st.State)
 		old, err := tx.CustodyOf(c.Project, string(host))
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -183,6 +191,25 @@ func (s *Service) Report(tx *store.Tx, host keys.HostID, states []agentlink.Cust
 		}
 	}
 	return nil
+}
+
+// maxRefused is how many permissions there are to be refused.
+const maxRefused = 4
+
+// advise is the exact remedy for what the validators found refused, by the word of one
+// that shares the project's verdict.
+func advise(tx *store.Tx, c store.KeyConfig, v store.Verdict, all []Validator) (policydoc.Advice, error) {
+	i := slices.IndexFunc(all, func(x Validator) bool {
+		return string(x.State.Verdict) == v.Kind && string(x.State.Reason) == v.Reason && x.State.Generation == c.Generation && len(x.State.Refused) > 0
+	})
+	if i < 0 || c.AccessKeyID != "" { // whose user an access key is only AWS knows
+		return policydoc.Advice{}, nil
+	}
+	role, err := tx.Role(c.Project, c.Role)
+	if err != nil {
+		return policydoc.Advice{}, err
+	}
+	return accessOf(c, role).Remedy(all[i].State.Refused), nil
 }
 
 // projectsOf gives the projects that have nodes on a host.
