@@ -82,6 +82,11 @@ func (n *node) workKeysets(ctx context.Context, rec record) error {
 			return err
 		}
 		if now, err = admin.RotateKeysets(ctx); err != nil {
+			if w.Compaction > done.Compaction {
+				// A keyset may be full of old keys: these can go first.
+				_, e := admin.CompactKeysets(ctx)
+				err = errors.Join(err, e)
+			}
 			return err
 		}
 		if err := n.a.step("keysets-answered"); err != nil {
