@@ -1,12 +1,17 @@
 package cli
 
 import (
+	"cmp"
 	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/keywright/keywright/internal/api"
+	"github.com/keywright/keywright/internal/console"
 	"github.com/keywright/keywright/internal/server"
 	"github.com/keywright/keywright/internal/telemetry"
 )
@@ -47,6 +52,11 @@ func serverCommand() *cobra.Command {
 					Build: build(), Logger: cfg.Log,
 				})
 			}
+			cfg.Console = func(s server.Services) http.Handler {
+				return console.New(console.Config{
+					Tenant: s.Tenant, Access: s.Access, CMK: s.CMK, Cluster: s.Cluster, Audit: s.Store, LocalAWS: localAWS(cfg.KMSEndpoint), Logger: cfg.Log,
+				})
+			}
 			return server.Run(c.Context(), cfg)
 		},
 	}
@@ -68,4 +78,15 @@ func serverCommand() *cobra.Command {
 	f.StringVar(&tokenFile, "metrics-token-file", "", "file with the token that /metrics demands; without it /metrics is for this machine only")
 	mail.add(f, &cfg)
 	return c
+}
+
+// localAWS tells whether keys come from a KMS on this machine, which is for development
+// and tests only.
+func localAWS(endpoint string) bool {
+	u, err := url.Parse(cmp.Or(endpoint, os.Getenv("AWS_ENDPOINT_URL_KMS"), os.Getenv("AWS_ENDPOINT_URL")))
+	if err != nil {
+		return false
+	}
+	a, err := netip.ParseAddr(u.Hostname())
+	return u.Hostname() == "localhost" || (err == nil && a.IsLoopback())
 }

@@ -72,6 +72,8 @@ type Config struct {
 	MetricsToken secret.Bytes
 	// API makes the handler of everything but /healthz and /readyz.
 	API func(Services) http.Handler
+	// Console makes the handler of everything outside /api/ then; nil: there is no console.
+	Console func(Services) http.Handler
 	// Provider replaces AWS; nil means awskms with the SDK's default chain.
 	Provider kms.Provider
 	// Log may be nil.
@@ -108,8 +110,8 @@ const InitVersion = 1
 
 const maxInit = 64 << 10
 
-// ReadInit reads an init file: JSON with version, orgName, ownerName, publicKey and
-// privateKey.
+// ReadInit reads an init file: JSON with version, orgName, ownerName, publicKey,
+// privateKey and, for the console, username and password.
 func ReadInit(path string) (tenant.Init, error) {
 	f, err := os.Open(path) //nolint:gosec // the operator's own file
 	if err != nil {
@@ -143,13 +145,15 @@ func parseInit(b []byte) (tenant.Init, error) {
 		OwnerName  string `json:"ownerName"`
 		PublicKey  string `json:"publicKey"`
 		PrivateKey string `json:"privateKey"`
+		Username   string `json:"username"`
+		Password   string `json:"password"`
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&in); err != nil {
-		return tenant.Init{}, errors.New("read init file: version, orgName, ownerName, publicKey and privateKey are expected, all strings but the version")
+		return tenant.Init{}, errors.New("read init file: version, orgName, ownerName, publicKey and privateKey are expected, and username and password of a person are possible; all are strings but the version")
 	}
-	return tenant.Init{OrgName: in.OrgName, OwnerName: in.OwnerName, PublicKey: in.PublicKey, PrivateKey: secret.FromString(in.PrivateKey)}, nil
+	return tenant.Init{OrgName: in.OrgName, OwnerName: in.OwnerName, PublicKey: in.PublicKey, PrivateKey: secret.FromString(in.PrivateKey), Username: in.Username, Password: secret.FromString(in.Password)}, nil
 }
 
 // loopback tells whether a listener at addr is reachable from this machine only.

@@ -132,6 +132,7 @@ func assemble(ctx context.Context, cfg Config) (p *plane, err error) {
 			return p, err
 		}
 		defer in.PrivateKey.Wipe()
+		defer in.Password.Wipe()
 		if err := p.services.Tenant.Bootstrap(ctx, in); err != nil {
 			return p, err
 		}
@@ -271,8 +272,13 @@ func (p *plane) apiHandler() http.Handler {
 	if p.cfg.Metrics != nil {
 		mux.Handle("GET /metrics", p.cfg.Metrics.Handler(p.cfg.MetricsToken))
 	}
+	rest := "/"
+	if p.cfg.Console != nil {
+		mux.Handle(rest, p.cfg.Console(p.services))
+		rest = "/api/"
+	}
 	if p.cfg.API != nil {
-		mux.Handle("/", p.cfg.API(p.services))
+		mux.Handle(rest, p.cfg.API(p.services))
 	}
 	return mux
 }

@@ -7,19 +7,27 @@ const BootstrapVersion = 1
 // `keywright up` started. Its fields are a promise. Paths are absolute. The file
 // has mode 0600; it is removed at start and put into place when all is ready.
 type Bootstrap struct {
-	Version    int              `json:"version"`
-	BaseURL    string           `json:"baseUrl"`
-	OrgID      string           `json:"orgId"`
-	PublicKey  string           `json:"publicKey"`
-	PrivateKey string           `json:"privateKey"`
-	AWS        *BootstrapAWS    `json:"aws,omitempty"`
-	AWSSecond  *BootstrapSecond `json:"awsSecond,omitempty"`
-	KMIP       BootstrapKMIP    `json:"kmip"`
+	Version    int               `json:"version"`
+	BaseURL    string            `json:"baseUrl"`
+	OrgID      string            `json:"orgId"`
+	PublicKey  string            `json:"publicKey"`
+	PrivateKey string            `json:"privateKey"`
+	Console    *BootstrapConsole `json:"console,omitempty"`
+	AWS        *BootstrapAWS     `json:"aws,omitempty"`
+	AWSSecond  *BootstrapSecond  `json:"awsSecond,omitempty"`
+	KMIP       BootstrapKMIP     `json:"kmip"`
 	// CAFile is the authority of the databases' TLS certificates.
 	CAFile string           `json:"caFile"`
 	Sample *BootstrapSample `json:"sample,omitempty"`
 	Enable *BootstrapEnable `json:"enable,omitempty"`
 	Switch *BootstrapSwitch `json:"switch,omitempty"`
+}
+
+// BootstrapConsole is the web console and its first person, who owns the organization.
+type BootstrapConsole struct {
+	URL      string `json:"url"`
+	Username string `json:"username"`
+	Password string `json:"password"`
 }
 
 // BootstrapAWS is the local AWS and an administrator of the customer's account.

@@ -72,6 +72,7 @@ func TestBootstrapKeepsItsPromise(t *testing.T) {
 		"version", "baseUrl", "orgId", "publicKey", "privateKey",
 		"aws.endpoint", "aws.region", "aws.accountId", "aws.accessKeyId", "aws.secretAccessKey",
 		"awsSecond.accountId", "awsSecond.accessKeyId", "awsSecond.secretAccessKey",
+		"console.url", "console.username", "console.password",
 		"kmip.address", "kmip.caFile", "caFile",
 		"sample.projectId", "sample.clusterName", "sample.connectionString", "sample.roleArn", "switch.projectId", "sample.keyArn",
 		"enable.projectId", "enable.clusterName", "enable.connectionString",

@@ -58,8 +58,9 @@ func (p *platform) furnish(ctx context.Context) (Bootstrap, error) {
 	b := Bootstrap{
 		Version: BootstrapVersion, BaseURL: p.ready.server.BaseURL, OrgID: p.orgID,
 		PublicKey: p.secrets.PublicKey, PrivateKey: p.secrets.PrivateKey,
-		KMIP:   BootstrapKMIP{Address: p.ready.agent.KMIPAddress, CAFile: p.ready.agent.KMIPCAFile},
-		CAFile: p.ready.agent.DatabaseCA,
+		Console: &BootstrapConsole{URL: p.ready.server.BaseURL + "/", Username: consoleUser, Password: p.secrets.ConsolePassword},
+		KMIP:    BootstrapKMIP{Address: p.ready.agent.KMIPAddress, CAFile: p.ready.agent.KMIPCAFile},
+		CAFile:  p.ready.agent.DatabaseCA,
 	}
 	if p.aws == nil {
 		return b, nil // samples need a customer's account, which only the local AWS has

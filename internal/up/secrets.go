@@ -21,6 +21,8 @@ type secrets struct {
 	PrivateKey string `json:"privateKey"`
 	// DatabasePassword is the password of the samples' database user.
 	DatabasePassword string `json:"databasePassword"`
+	// ConsolePassword is the password of the person consoleUser.
+	ConsolePassword string `json:"consolePassword,omitempty"`
 }
 
 // loadSecrets reads the secrets, or makes them at the first start.
@@ -30,6 +32,9 @@ func loadSecrets(path string) (secrets, error) {
 	switch {
 	case err == nil && s.Format > secretsFormat:
 		return s, fmt.Errorf("%s was written by a newer Keywright; update this program", path)
+	case err == nil && s.ConsolePassword == "": // written before there was a console
+		s.ConsolePassword = consolePassword()
+		return s, durable.WriteJSON(path, s, 0o600)
 	case err == nil:
 		return s, nil
 	case !errors.Is(err, fs.ErrNotExist):
@@ -37,10 +42,15 @@ func loadSecrets(path string) (secrets, error) {
 	}
 	s = secrets{
 		Format: secretsFormat, PublicKey: publicKey(), PrivateKey: privateKey(),
-		DatabasePassword: string(secret.RandomText(18).Reveal()),
+		DatabasePassword: string(secret.RandomText(18).Reveal()), ConsolePassword: consolePassword(),
 	}
 	return s, durable.WriteJSON(path, s, 0o600)
 }
+
+// consoleUser is who signs in to the console first.
+const consoleUser = "owner"
+
+func consolePassword() string { return string(secret.RandomText(18).Reveal()) }
 
 // publicKey makes an API key's public part: eight lower-case letters.
 func publicKey() string {

@@ -173,6 +173,7 @@ func (p *platform) startServer(ctx context.Context) error {
 	if err := durable.WriteJSON(initFile, map[string]any{
 		"version": 1, "orgName": "Keywright", "ownerName": "owner",
 		"publicKey": p.secrets.PublicKey, "privateKey": p.secrets.PrivateKey,
+		"username": consoleUser, "password": p.secrets.ConsolePassword,
 	}, 0o600); err != nil {
 		return err
 	}
@@ -293,6 +294,7 @@ func (p *platform) say(format string, args ...any) {
 // greet prints what a person needs next.
 func (p *platform) greet(b Bootstrap) {
 	p.say("\nKeywright is ready.\n")
+	p.say("  Console         %s   (sign in: %s / %s)", b.Console.URL, b.Console.Username, b.Console.Password)
 	p.say("  API             %s/api/atlas/v2   (digest authentication)", b.BaseURL)
 	p.say("  API key         %s / %s", b.PublicKey, b.PrivateKey)
 	p.say("  For programs    %s", p.cfg.BootstrapFile)

@@ -36,6 +36,7 @@ var floors = [][]string{
 var neighbours = map[string][]string{
 	"server":              {"control", "store"},
 	"api":                 {"control/tenant", "control/access", "control/cmk", "control/cluster", "control/rotation", "control/escrow", "control/alert", "control/network", "control/inventory", "control/maintenance", "store"},
+	"console":             {"control/tenant", "control/access", "control/cmk", "control/cluster", "store"},
 	"control/tenant":      {"store"},
 	"control/access":      {"store", "control/tenant", "policydoc"},
 	"control/cmk":         {"store", "control/tenant", "control/access"},
