@@ -12,4 +12,4 @@
 // redirect; cross-origin requests are refused before anything else.
 package console
 
-//go:generate go run github.com/a-h/templ/cmd/templ@v0.3.960 generate
+//go:generate go run github.com/a-h/templ/cmd/templ@v0.3.960 generate -include-version=false

@@ -172,7 +172,7 @@ func cookieName(r *http.Request) string {
 }
 
 func (v *visit) setCookie(name, value string, age time.Duration) {
-	http.SetCookie(v.w, &http.Cookie{
+	http.SetCookie(v.w, &http.Cookie{ //nolint:gosec // Secure is set with TLS; without it the listener is on loopback
 		Name: name, Value: value, Path: "/", HttpOnly: true, Secure: v.r.TLS != nil, SameSite: http.SameSiteStrictMode, MaxAge: int(age / time.Second),
 	})
 }

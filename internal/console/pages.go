@@ -122,7 +122,7 @@ type deploymentsView struct {
 type advancedView struct {
 	Verdict              verdict
 	RoleARN, Key, Region string
-	Since, Next, Left    string
+	Since, Next          string
 	UsedBy               string
 	Requested            string
 	Checked              bool
@@ -137,7 +137,10 @@ func (v *visit) advanced() error {
 	now := v.now()
 	a := advancedView{Verdict: *s.Custody, Key: cmp.Or(key.KeyARN, key.KeyID), Region: region(key.Region), Label: s.Project.Name}
 	if key.Enabled {
-		a.Since, a.Next, a.Left = moment(a.Verdict.Since, now), stamp(a.Verdict.Next), until(a.Verdict.Next, now)
+		a.Since, a.Next = moment(a.Verdict.Since, now), until(a.Verdict.Next, now)
+		if !a.Verdict.Next.IsZero() {
+			a.Next = "in " + a.Next + ", " + stamp(a.Verdict.Next)
+		}
 		a.RoleARN = key.AccessKeyID
 		if key.Role != "" {
 			role, err := v.cfg.Access.Get(v.ctx(), v.who, s.Project.ID, key.Role)

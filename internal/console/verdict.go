@@ -65,10 +65,15 @@ func present(v cmk.View, now time.Time) verdict {
 	out.Reason, out.Remedy, out.Detail, out.Since = v.Verdict.Reason, v.Verdict.Remedy, v.Verdict.Detail, v.Verdict.Since
 	nad, hosts := 0, 0
 	for _, x := range v.Validators {
-		if x.Host == "" {
-			out.Next, out.Confirmed = x.State.NextWall, x.State.LastSuccess
-		} else {
+		if x.Host != "" {
 			hosts++
+		}
+		if t := x.State.LastSuccess; t.After(out.Confirmed) {
+			out.Confirmed = t
+		}
+		// A state is not written down with each run: a time that has passed says nothing.
+		if t := x.State.NextWall; t.After(now) && (out.Next.IsZero() || t.Before(out.Next)) {
+			out.Next = t
 		}
 		if x.State.Verdict == custody.NAD {
 			nad++
@@ -169,10 +174,10 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%d days", d/(24*time.Hour))
 }
 
-// until is the time that is left.
+// until is the time that is left; zero: it is due.
 func until(t, now time.Time) string {
 	if t.IsZero() {
-		return "not known"
+		return "due"
 	}
 	return span(t.Sub(now))
 }
@@ -180,7 +185,7 @@ func until(t, now time.Time) string {
 // clockTime is the time of a day, where the day is plain.
 func clockTime(t time.Time) string {
 	if t.IsZero() {
-		return "not known"
+		return "due"
 	}
 	return t.UTC().Format("15:04 UTC")
 }
