@@ -51,7 +51,7 @@ func golden(t *testing.T, name, got string) {
 			t.Fatal(err)
 		}
 	}
-	want, err := os.ReadFile(path) //nolint:gosec // a test's own file
+	want, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestNamesStayInsideTheirQuotes(t *testing.T) {
 		t.Skip("no sh")
 	}
 	out, err := exec.CommandContext(t.Context(), sh, "-c", `aws() { for w in "$@"; do printf '%s\n' "$w"; done; }
-`+a.RoleText().AWSCLI).Output() //nolint:gosec // the point of the test
+`+a.RoleText().AWSCLI).Output()
 	words := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
 	if err != nil || len(words) != 12 || words[3] != `r'o"le` || words[5] != "/a'b\"c\\d${e}%{f}$(g)`h`<&>/" {
 		t.Errorf("%v %q", err, words)
@@ -129,7 +129,7 @@ func TestTerraformReadsTheSame(t *testing.T) {
 	all["hostile"] = odd
 	for name, a := range all {
 		for _, x := range append(a.Setup(), a.RoleText(), policydoc.KeyCommand("eu-west-2", true)) {
-			fmtCmd := exec.CommandContext(t.Context(), bin, "fmt", "-") //nolint:gosec // found in the path
+			fmtCmd := exec.CommandContext(t.Context(), bin, "fmt", "-")
 			fmtCmd.Stdin = strings.NewReader(x.Terraform)
 			if out, err := fmtCmd.CombinedOutput(); err != nil {
 				t.Errorf("%s %s does not parse: %v\n%s\n%s", name, x.Kind, err, out, x.Terraform)
@@ -144,7 +144,7 @@ func TestTerraformReadsTheSame(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "main.tf"), []byte("locals {\n  document = "+expression+"\n}\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			cmd := exec.CommandContext(t.Context(), bin, "console") //nolint:gosec // found in the path
+			cmd := exec.CommandContext(t.Context(), bin, "console")
 			cmd.Dir, cmd.Stdin = dir, strings.NewReader("nonsensitive(local.document)\n")
 			cmd.Env = append(os.Environ(), "CHECKPOINT_DISABLE=1")
 			out, err := cmd.Output()

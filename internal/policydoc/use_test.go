@@ -207,7 +207,7 @@ func TestCommandsWork(t *testing.T) {
 	dir := t.TempDir()
 	paste := func(c awslocal.Credentials, text string) string {
 		t.Helper()
-		cmd := exec.CommandContext(t.Context(), "sh", "-e", "-c", text) //nolint:gosec // the point of the test
+		cmd := exec.CommandContext(t.Context(), "sh", "-e", "-c", text)
 		cmd.Dir = dir
 		cmd.Env = append(os.Environ(), "AWS_CONFIG_FILE="+filepath.Join(dir, "none"), "AWS_SHARED_CREDENTIALS_FILE="+filepath.Join(dir, "none"),
 			"AWS_EC2_METADATA_DISABLED=true", "AWS_PAGER=", "AWS_DEFAULT_REGION="+awslocal.DefaultRegion, "AWS_ENDPOINT_URL="+w.server.Endpoint(),
