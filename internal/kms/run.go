@@ -54,7 +54,7 @@ type Result struct {
 	// Failure names one of them if nothing worse was found.
 	Denied []string
 	// Refused says of each of them whether it is denied or missing, and where.
-	Refused        []Finding
+	Refused []Finding
 	// Done are the operations that the service carried out, in the order of the run.
 	Done           []Operation
 	Started, Ended time.Time
