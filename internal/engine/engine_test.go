@@ -143,7 +143,7 @@ func (r *running) setUp(t *testing.T) {
 	must(t, admin.RunCommand(t.Context(), bson.D{{Key: "replSetInitiate", Value: bson.D{
 		{Key: "_id", Value: "rs0"}, {Key: "members", Value: bson.A{bson.D{{Key: "_id", Value: 0}, {Key: "host", Value: r.addr()}}}},
 	}}}).Err())
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for {
 		err := admin.RunCommand(t.Context(), bson.D{{Key: "createUser", Value: "root"}, {Key: "pwd", Value: "secret"}, {Key: "roles", Value: bson.A{"root"}}}).Err()
 		var ce mongo.CommandError

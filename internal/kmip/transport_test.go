@@ -35,7 +35,7 @@ func TestStrangersAreTurnedAway(t *testing.T) {
 			cfg.MinVersion, cfg.MaxVersion = version, version
 			conn, err := tls.Dial("tcp", l.server.Addr().String(), cfg)
 			if err == nil { // under TLS 1.3 the refusal comes with the first read
-				_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+				_ = conn.SetDeadline(time.Now().Add(60 * time.Second))
 				_, err = exchange(conn, percona(opQuery, en(tagQueryFunction, 1)))
 				_ = conn.Close()
 			}
@@ -111,7 +111,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 // dialPatiently dials until a handshake fits into the short limit.
 func dialPatiently(t *testing.T, l *lab, file string) *tls.Conn {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; {
+	for end := time.Now().Add(60 * time.Second); ; {
 		conn, err := tls.Dial("tcp", l.server.Addr().String(), l.config(t, file))
 		if err == nil {
 			t.Cleanup(func() { _ = conn.Close() })
@@ -126,7 +126,7 @@ func dialPatiently(t *testing.T, l *lab, file string) *tls.Conn {
 // waitForEnd fails unless the server ends the connection.
 func waitForEnd(t *testing.T, conn net.Conn) {
 	t.Helper()
-	_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(60 * time.Second))
 	_, err := conn.Read(make([]byte, 1))
 	var timeout net.Error
 	if err == nil || errors.As(err, &timeout) && timeout.Timeout() {

@@ -56,7 +56,7 @@ func TestMasterKeysAreRotatedExportedAndRecovered(t *testing.T) {
 		return pid
 	}
 	var before, after clusterKeys
-	p.eventually("the key is shown", 20*time.Second, func() error {
+	p.eventually("the key is shown", 60*time.Second, func() error {
 		before = clusterKeys{}
 		p.call("GET", own, nil, &before)
 		if before.Nodes[0].MasterKeyID == "" || before.Nodes[0].MasterKeyCreated == "" {
@@ -126,7 +126,7 @@ func TestMasterKeysAreRotatedExportedAndRecovered(t *testing.T) {
 		}
 		p.killNamed("agent")
 		p.killNamed("mongod")
-		p.eventually("agent and nodes are gone", 20*time.Second, func() error {
+		p.eventually("agent and nodes are gone", 60*time.Second, func() error {
 			if len(p.named("agent"))+len(p.named("mongod")) > 0 {
 				return errors.New("still there")
 			}

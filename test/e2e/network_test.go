@@ -254,7 +254,7 @@ func TestNetworkRestrictions(t *testing.T) {
 	if m := p.messageOf(k.project, "HOST_KMS_NETWORK_ACCESS_DENIED"); !strings.Contains(m, "db3") || !strings.Contains(m, "127.0.0.3") {
 		t.Errorf("event %q", m)
 	}
-	p.eventually("Atlas's event names the address", 20*time.Second, func() error {
+	p.eventually("Atlas's event names the address", 60*time.Second, func() error {
 		if m := p.messageOf(k.project, "ENCRYPTION_AT_REST_KMS_NETWORK_ACCESS_DENIED"); !strings.Contains(m, "127.0.0.3") {
 			return fmt.Errorf("%q", m)
 		}

@@ -230,7 +230,7 @@ func (p *platform) killAll() {
 	for _, x := range p.processes() {
 		_ = syscall.Kill(x.pid, syscall.SIGKILL)
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for len(p.processes()) > 0 && time.Now().Before(deadline) {
 		time.Sleep(20 * time.Millisecond)
 	}

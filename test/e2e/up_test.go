@@ -25,7 +25,7 @@ func TestUp(t *testing.T) {
 		t.Errorf("bootstrap.json: %v %v", st, err)
 	}
 	for _, text := range []string{p.boot.BaseURL, p.boot.Sample.ConnectionString, "disable-key"} {
-		p.eventually("up prints "+text, 10*time.Second, func() error {
+		p.eventually("up prints "+text, 60*time.Second, func() error {
 			if !strings.Contains(p.out.String(), text) {
 				return fmt.Errorf("not in %s", p.out)
 			}

@@ -161,6 +161,8 @@ func TestAddressesAreListedToldAndConfirmed(t *testing.T) {
 
 func TestAPersonAcknowledges(t *testing.T) {
 	w := newWorld(t)
+	// Only a host that joins after the first look is a change.
+	w.until("the control plane's address", func(v network.View) bool { return len(v.Addresses) == 1 })
 	w.populate()
 	w.until("quiet", func(v network.View) bool { return len(v.Changes) == 1 && waiting(v) == 0 })
 	w.agent.Egress, w.agent.Verdict = []string{"198.51.100.0/24"}, custody.Unreachable

@@ -154,7 +154,7 @@ func (n *node) stop() {
 		return
 	}
 	n.commands.Drain()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	if err := n.port.Shutdown(ctx); err != nil {
 		n.t.Errorf("shut down: %v", err)
@@ -242,7 +242,7 @@ func wantCode(t testing.TB, what string, err error, want int) {
 // eventually waits until something holds.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for !holds() {
 		if time.Now().After(deadline) {
 			t.Fatalf("not in time: %s", what)

@@ -260,7 +260,7 @@ func TestCreateIsOneConnectionWithTwoRequests(t *testing.T) {
 			}
 		}
 	}
-	for end := time.Now().Add(30 * time.Second); s.closed.Load() != 1; {
+	for end := time.Now().Add(60 * time.Second); s.closed.Load() != 1; {
 		if time.Now().After(end) {
 			t.Fatalf("%d connections ended properly", s.closed.Load())
 		}
