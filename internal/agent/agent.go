@@ -307,7 +307,7 @@ func (a *Agent) follow(ctx, parts context.Context) {
 		if !a.reporter.linked() {
 			revision = 0 // passwords are not on disk: ask for everything once
 		}
-		d, err := a.link.Desired(ctx, revision)
+		d, err := a.link.Desired(ctx, revision, have.Revision)
 		if err == nil {
 			err = a.takeUp(parts, d)
 		}

@@ -68,7 +68,8 @@ func decide(s situation) (action, agentlink.Phase, string) {
 	if s.exists {
 		needsKey = s.encrypted
 	}
-	rewrite := s.exists && s.encrypted != s.wanted.Encrypted
+	// A wish that is older than the files comes from a restored store: it undoes nothing.
+	rewrite := s.exists && s.encrypted != s.wanted.Encrypted && s.wanted.Generation >= s.generation
 	switch {
 	case rewrite && s.mayStart:
 		return doRewrite, agentlink.PhaseRewriting, "the files are being written anew"

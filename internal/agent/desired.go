@@ -32,6 +32,8 @@ type wishes struct {
 	admit   map[string]kmip.Principal
 	changed chan struct{}
 	frozen  string
+	// thawed counts the freezes that are over.
+	thawed uint64
 }
 
 func openWishes(path string) (*wishes, error) {
@@ -65,7 +67,7 @@ func (w *wishes) take(d agentlink.Desired) error {
 	defer w.taking.Unlock()
 	have, _ := w.get()
 	if d.Revision < have.Revision {
-		w.freeze(fmt.Sprintf("control plane offers revision %d, this host has %d: was its store restored from a backup?", d.Revision, have.Revision))
+		w.freeze(fmt.Sprintf("control plane offers revision %d, this host has %d: was its store restored from a backup? Nothing is changed here until a person decides: `keywright host unfreeze`", d.Revision, have.Revision))
 		return errRolledBack
 	}
 	b, err := json.MarshalIndent(withoutSecrets(d), "", "  ")
@@ -86,6 +88,9 @@ func (w *wishes) take(d agentlink.Desired) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.frozen != "" {
+		w.thawed++
+	}
 	w.frozen = ""
 	w.current = d
 	w.index()
@@ -162,6 +167,13 @@ func (w *wishes) alarm() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.frozen
+}
+
+// thaws counts the freezes that are over.
+func (w *wishes) thaws() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.thawed
 }
 
 func (w *wishes) node(id keys.NodeID) (agentlink.Node, bool) {

@@ -90,6 +90,9 @@ func (n *node) create(w agentlink.Node) (record, error) {
 	if err := durable.SyncDir(n.a.dir.nodes()); err != nil {
 		return record{}, err
 	}
+	if n.a.vault.removed(n.id) {
+		return record{}, errors.New("this node was removed from this host, with its keys, by an order that the control plane does not remember: its store was restored. It is not made anew, empty; delete its cluster")
+	}
 	port, err := n.a.ports.take()
 	if err != nil {
 		return record{}, err

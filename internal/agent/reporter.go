@@ -77,6 +77,10 @@ type reporter struct {
 	escrowAt time.Time
 	// anchors is what the control plane has asked of the audit chain. run owns it.
 	anchors []agentlink.AuditAnchor
+	// resyncAt is when the wraps are compared with escrow again, thawed the number of
+	// freezes that were over when they last were. run owns both.
+	resyncAt time.Time
+	thawed   uint64
 
 	mu   sync.Mutex
 	link bool
@@ -152,6 +156,7 @@ func (r *reporter) report(ctx context.Context) error {
 		r.anchors = r.a.anchorsAt(ack.AuditAnchors)
 		r.poke()
 	}
+	r.resync(ctx)
 	if len(open) == 0 {
 		r.a.alarms.clear(aboutEscrow)
 		return nil

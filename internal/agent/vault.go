@@ -353,6 +353,13 @@ func (v *vault) Locate(_ context.Context, p kmip.Principal, name string) ([]keys
 	return out, nil
 }
 
+// removed tells that all keys that the node ever had are recorded as destroyed: an order
+// to remove it was carried out here.
+func (v *vault) removed(node keys.NodeID) bool {
+	all := v.store.OfNode(node)
+	return len(all) > 0 && !slices.ContainsFunc(all, func(r wraps.Record) bool { return r.State.Readable() })
+}
+
 // holds tells whether the node has keys that are not destroyed, but those in keep.
 func (v *vault) holds(node keys.NodeID, keep ...keys.KeyID) bool {
 	return slices.ContainsFunc(v.store.OfNode(node), func(r wraps.Record) bool {

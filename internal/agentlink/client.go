@@ -151,10 +151,11 @@ func transport(cfg *tls.Config) *http.Transport {
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Desired asks for the desired state; it waits at the server up to LongPoll.
-func (c *Client) Desired(ctx context.Context, have uint64) (Desired, error) {
+// Desired asks for the desired state; it waits at the server up to LongPoll while the
+// revision is have. known is the newest one that the host remembers.
+func (c *Client) Desired(ctx context.Context, have, known uint64) (Desired, error) {
 	var d Desired
-	err := c.call(ctx, PathDesired, DesiredRequest{Version: Version, Have: have}, &d, LongPoll+10*time.Second)
+	err := c.call(ctx, PathDesired, DesiredRequest{Version: Version, Have: have, Known: known}, &d, LongPoll+10*time.Second)
 	return d, err
 }
 

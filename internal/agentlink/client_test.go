@@ -195,7 +195,7 @@ func TestClientProvesItselfAndSendsItsVersion(t *testing.T) {
 		}
 		answer(http.StatusOK, `{"version":1,"revision":8,"nodes":[{"id":"x","run":true}],"projects":[{"customerKey":{"interval":"1.5s"}}]}`)(w, r)
 	})
-	d, err := c.Desired(t.Context(), 7)
+	d, err := c.Desired(t.Context(), 7, 0)
 	if err != nil || d.Revision != 8 || !d.Nodes[0].Run || time.Duration(d.Projects[0].CustomerKey.Interval) != 1500*time.Millisecond {
 		t.Errorf("%+v, %v", d, err)
 	}
@@ -204,7 +204,7 @@ func TestClientProvesItselfAndSendsItsVersion(t *testing.T) {
 func TestNewerPeersAreRefusedInEveryAnswer(t *testing.T) {
 	// A newer message may have another form: the version is looked at before it.
 	c := member(t, answer(http.StatusOK, `{"version":2,"revision":"many","wraps":{},"certificate":[]}`))
-	_, desired := c.Desired(t.Context(), 0)
+	_, desired := c.Desired(t.Context(), 0, 0)
 	_, wraps := c.Wraps(t.Context())
 	_, renewed := c.Renew(t.Context(), "csr")
 	_, signed := c.Sign(t.Context(), SignRequest{})

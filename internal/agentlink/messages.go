@@ -91,6 +91,9 @@ type CertificateResponse struct {
 type DesiredRequest struct {
 	Version int    `json:"version"`
 	Have    uint64 `json:"have"`
+	// Known is the newest revision that the host remembers, whatever it asks for; 0 if
+	// there is none, or from an agent that does not tell.
+	Known uint64 `json:"known,omitempty"`
 }
 
 // Desired is everything that one host shall do. The agent keeps the newest on

@@ -46,6 +46,9 @@ func (l *link) handler() http.Handler {
 	mux.Handle("POST "+agentlink.PathRenew, call(l, true, l.renew))
 	mux.Handle("POST "+agentlink.PathSign, call(l, true, l.sign))
 	mux.Handle("POST "+agentlink.PathDesired, call(l, true, func(ctx context.Context, p peer, in agentlink.DesiredRequest) (agentlink.Desired, error) {
+		if err := l.clusters.Known(ctx, p.host, in.Known); err != nil {
+			return agentlink.Desired{}, err
+		}
 		return l.clusters.Desired(ctx, p.host, in.Have)
 	}))
 	mux.Handle("POST "+agentlink.PathStatus, call(l, true, func(ctx context.Context, p peer, in agentlink.Status) (agentlink.Acknowledged, error) {

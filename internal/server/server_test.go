@@ -155,7 +155,7 @@ func (p *plane) step(h *host) {
 	p.t.Helper()
 	c := p.client(h)
 	defer c.Close()
-	d, err := c.Desired(p.t.Context(), 0)
+	d, err := c.Desired(p.t.Context(), 0, 0)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -296,13 +296,13 @@ func TestALongPollAnswersWhenSomethingChanges(t *testing.T) {
 	p := start(t, t.TempDir(), controltest.NewAWS())
 	h := p.enroll("h")
 	c := p.client(h)
-	first, err := c.Desired(t.Context(), 0)
+	first, err := c.Desired(t.Context(), 0, 0)
 	if err != nil || len(first.Nodes) != 0 {
 		t.Fatalf("%+v %v", first, err)
 	}
 	got := make(chan agentlink.Desired, 1)
 	go func() {
-		d, err := c.Desired(t.Context(), first.Revision)
+		d, err := c.Desired(t.Context(), first.Revision, 0)
 		if err != nil {
 			t.Error(err)
 		}
@@ -317,7 +317,7 @@ func TestALongPollAnswersWhenSomethingChanges(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatal("no answer")
 	}
-	if _, err := c.Desired(t.Context(), 99); code(err) != "HOST_FROZEN" {
+	if _, err := c.Desired(t.Context(), 99, 0); code(err) != "HOST_FROZEN" {
 		t.Errorf("a host from the future: %v", err)
 	}
 }

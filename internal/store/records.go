@@ -205,7 +205,9 @@ type Host struct {
 	Enacted  uint64    `json:"enacted"`
 	LastSeen time.Time `json:"lastSeen,omitzero"`
 	// Frozen says why no changes go to this host; empty when they do.
-	Frozen    string `json:"frozen,omitempty"`
+	Frozen string `json:"frozen,omitempty"`
+	// Reported is the highest revision that the host has ever told of.
+	Reported  uint64 `json:"reported,omitempty"`
 	AuditSeq  uint64 `json:"auditSeq"`
 	AuditHead string `json:"auditHead,omitempty"`
 	// Alarms are those that the host reported last.

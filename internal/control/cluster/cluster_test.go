@@ -309,7 +309,8 @@ func TestAHostThatKnowsMoreThanTheStoreIsFrozen(t *testing.T) {
 	if alarms != 1 {
 		t.Errorf("%d alarms", alarms)
 	}
-	w.Must(w.Cluster.Unfreeze(t.Context(), host, st.Revision))
+	_, err = w.Cluster.Unfreeze(t.Context(), w.Owner, string(host), "h")
+	w.Must(err)
 	step(t, w, a)
 	if a.Revision <= st.Revision {
 		t.Errorf("revision %d after %d", a.Revision, st.Revision)

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/keywright/keywright/internal/agentlink"
-	"github.com/keywright/keywright/internal/apierr"
-	"github.com/keywright/keywright/internal/audit"
 	"github.com/keywright/keywright/internal/control/cmk"
 	"github.com/keywright/keywright/internal/custody"
 	"github.com/keywright/keywright/internal/keys"
@@ -83,65 +81,6 @@ func (s *Service) desired(ctx context.Context, host keys.HostID, have uint64) (d
 	}
 	d.Revision = h.Revision
 	return d, nil
-}
-
-// freeze marks a host that knows more than the store, once, with an alarm, and gives
-// the refusal (key-plane rule 2.4).
-func (s *Service) freeze(ctx context.Context, host keys.HostID, reported uint64) error {
-	why := ""
-	err := s.st.Tx(ctx, func(tx *store.Tx) error {
-		h, err := tx.Host(host)
-		if err != nil {
-			return err
-		}
-		if h.Frozen != "" {
-			why = h.Frozen
-			return nil
-		}
-		if why, err = s.freezeIn(tx, h, reported); err != nil {
-			return err
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return apierr.Conflict("HOST_FROZEN", "No changes go to this host: %s", why)
-}
-
-func (s *Service) freezeIn(tx *store.Tx, h store.Host, reported uint64) (string, error) {
-	if reported <= h.Revision {
-		return "", nil
-	}
-	h.Frozen = fmt.Sprintf("the host has carried out revision %d, the store remembers %d only: an older copy of the store was restored.", reported, h.Revision)
-	if err := tx.PutHost(h); err != nil {
-		return "", err
-	}
-	e := hostEvent(h, "HOST_AHEAD_OF_STORE", "Changes to host %s are frozen: %s", h.Hostname, h.Frozen)
-	e.Data["alarm"], e.Data["reported"], e.Data["remembered"] = "true", fmt.Sprint(reported), fmt.Sprint(h.Revision)
-	return h.Frozen, tx.Append(e)
-}
-
-// Unfreeze is an operator's decision that the store is right: the host gets revisions
-// above all that it has reported.
-func (s *Service) Unfreeze(ctx context.Context, host keys.HostID, above uint64) error {
-	return s.st.Tx(ctx, func(tx *store.Tx) error {
-		h, err := tx.Host(host)
-		if err != nil {
-			return err
-		}
-		if h.Frozen == "" {
-			return nil
-		}
-		h.Frozen = ""
-		if err := tx.PutHost(h); err != nil {
-			return err
-		}
-		if err := tx.PutRevision(host, max(h.Revision, above)+1, ""); err != nil {
-			return err
-		}
-		return tx.Append(audit.Event{Type: "HOST_UNFROZEN", Org: string(h.Org), Host: string(host), Message: "Changes go to host " + h.Hostname + " again."})
-	})
 }
 
 // compose gives the desired state of a host, without revision, and a digest of all

@@ -126,7 +126,7 @@ func (s *Service) Enroll(ctx context.Context, token, hostname string, sign func(
 		if h.AuditHead != "" { // a new directory begins a new chain; where the old one ended is kept here
 			e.Data["previousAuditSeq"], e.Data["previousAuditHead"] = fmt.Sprint(h.AuditSeq), h.AuditHead
 		}
-		h.AuditSeq, h.AuditHead, h.AuditDoubt = 0, "", ""
+		h.AuditSeq, h.AuditHead, h.AuditDoubt, h.Enacted = 0, "", "", 0
 		if err := tx.DropHostHeads(h.ID); err != nil {
 			return err
 		}

@@ -67,18 +67,20 @@ func (s *Service) Status(ctx context.Context, host keys.HostID, st agentlink.Sta
 }
 
 func (s *Service) hostStatus(tx *store.Tx, h store.Host, st agentlink.Status) (store.Host, error) {
-	if st.Revision > h.Revision && h.Frozen == "" {
-		if _, err := s.freezeIn(tx, h, st.Revision); err != nil {
-			return h, err
-		}
+	h.Reported = max(h.Reported, st.Revision)
+	if h.Frozen == "" {
 		var err error
-		if h, err = tx.Host(h.ID); err != nil {
+		if h, err = s.freezeIn(tx, h, st.Revision); err != nil {
 			return h, err
 		}
 	}
+	before := h.AuditSeq
 	h, err := s.auditStatus(tx, h, st)
 	if err != nil {
 		return h, err
+	}
+	if st.AuditSeq < before && h.Frozen == "" {
+		h.Frozen = fmt.Sprintf("the host's audit chain ends at event %d, it had %d: an older copy of its directory was restored, or its log was cut.", st.AuditSeq, before)
 	}
 	h.KMIPAddress, h.Enacted, h.LastSeen = clip(st.KMIPAddress), st.Revision, tx.Now()
 	h.Egress, _ = agentlink.NormalAddresses(st.EgressAddresses)
