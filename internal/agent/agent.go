@@ -147,7 +147,7 @@ func (a *Agent) openLink(ctx context.Context) (err error) {
 		Kind: pki.KindLink, CAs: []byte(a.id.CAs.Link), Use: pki.AsClient, File: a.dir.linkCert(), Logger: a.log,
 		Signer: pki.SignerFunc(func(ctx context.Context, csr []byte) ([]byte, error) {
 			if a.link == nil { // asked while opening: there is nothing to prove ourselves with
-				return nil, fmt.Errorf("%s is missing, damaged or expired: remove %s and enrol this host again under its name", a.dir.linkCert(), a.dir.identity())
+				return nil, fmt.Errorf("%s is missing, damaged or expired: make a token for this host (`keywright host token %s`) and start the agent once with --re-enroll --enroll-token-file FILE; its keys and nodes stay", a.dir.linkCert(), a.id.Hostname)
 			}
 			cert, err := a.link.Renew(ctx, string(csr))
 			return []byte(cert), err

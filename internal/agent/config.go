@@ -27,6 +27,9 @@ type Config struct {
 	ServerURL string
 	// EnrollTokenFile is a file with the enrolment token; used once.
 	EnrollTokenFile string
+	// Reenroll redeems the token although the host is enrolled: the same host comes back
+	// with a new certificate. Its directory stays.
+	Reenroll bool
 	// Hostname is the name that the token is bound to.
 	Hostname string
 	// KMIPListen is the address of the KMIP server.

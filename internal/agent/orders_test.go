@@ -277,19 +277,6 @@ func TestPausedNodeStopsAndIsAcknowledged(t *testing.T) {
 	r.await(id, agentlink.PhaseRunning)
 }
 
-func TestHostWithoutCertificateSaysWhatToDo(t *testing.T) {
-	r := newRig(t)
-	r.start()
-	eventually(t, "the agent serves", func() bool { return r.last().Version == 1 })
-	r.end()
-	if err := os.Remove(layout{r.cfg.DataDir}.linkCert()); err != nil {
-		t.Fatal(err)
-	}
-	if err := Run(t.Context(), r.cfg); err == nil || !strings.Contains(err.Error(), "enrol this host again") {
-		t.Errorf("without certificate: %v", err)
-	}
-}
-
 func TestKeyIsNotUsedBeforeItIsInEscrow(t *testing.T) {
 	r := newRig(t)
 	r.mu.Lock()

@@ -59,6 +59,7 @@ func tour(r *rig) []touch {
 		{"GET", "", "/api/keywright/v1/groups/{G}/networkAccess", "", 200}, {"POST", "", "/api/keywright/v1/groups/{G}/networkAccess:acknowledge", "", 200},
 		{"GET", "", "/api/keywright/v1/groups/{G}/encryptionAtRest:rehearse", "", 200},
 		{"GET", "", "/api/keywright/v1/hosts", "", 200}, {"GET", "", "/api/keywright/v1/hosts/host-1/awsPolicy", "", 200}, {"POST", "", "/api/keywright/v1/hosts/enrolmentTokens", `{"hostname":"host-2"}`, 201},
+		{"POST", "", "/api/keywright/v1/hosts/host-1:unfreeze", `{"confirm":"host-1"}`, 409},
 		{"POST", legacy, "/groups/{G}/databaseUsers", appUser, 201}, {"GET", legacy, "/groups/{G}/databaseUsers", "", 200},
 		{"GET", legacy, "/groups/{G}/databaseUsers/admin/app", "", 200}, {"PATCH", legacy, "/groups/{G}/databaseUsers/admin/app", `{"description":"x"}`, 200},
 		{"DELETE", legacy, "/groups/{G}/databaseUsers/admin/app", "", 204},

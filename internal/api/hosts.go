@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/keywright/keywright/internal/keys"
+	"github.com/keywright/keywright/internal/store"
 )
 
 type tokenRequest struct {
@@ -33,6 +34,24 @@ type hostBody struct {
 	KMIPAddress string      `json:"kmipAddress,omitempty"`
 	Egress      []string    `json:"egressAddresses"`
 	Frozen      string      `json:"frozen,omitempty"`
+	// Alarms are those that the host reported last; Acknowledged tells that it has taken
+	// over the newest desired state.
+	Alarms       []string `json:"alarms"`
+	Acknowledged bool     `json:"acknowledged"`
+}
+
+func hostOf(h store.Host) hostBody {
+	b := hostBody{
+		ID: h.ID, Hostname: h.Hostname, Enrolled: stamp(h.Enrolled), LastSeen: stampOrNull(h.LastSeen), KMIPAddress: h.KMIPAddress,
+		Egress: h.Egress, Frozen: h.Frozen, Alarms: h.Alarms, Acknowledged: h.Frozen == "" && h.Enacted >= h.Revision,
+	}
+	if b.Egress == nil {
+		b.Egress = []string{}
+	}
+	if b.Alarms == nil {
+		b.Alarms = []string{}
+	}
+	return b
 }
 
 func listHosts(c *call) (int, any, error) {
@@ -40,15 +59,20 @@ func listHosts(c *call) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	out := []hostBody{}
-	for _, h := range all {
-		b := hostBody{ID: h.ID, Hostname: h.Hostname, Enrolled: stamp(h.Enrolled), LastSeen: stampOrNull(h.LastSeen), KMIPAddress: h.KMIPAddress, Egress: h.Egress, Frozen: h.Frozen}
-		if b.Egress == nil {
-			b.Egress = []string{}
-		}
-		out = append(out, b)
+	return pagedAs(c, all, hostOf)
+}
+
+type confirmRequest struct {
+	Confirm string `json:"confirm"`
+}
+
+func unfreezeHost(c *call) (int, any, error) {
+	var in confirmRequest
+	if err := decode(c.r, &in); err != nil {
+		return 0, nil, err
 	}
-	return paged(c, out)
+	h, err := c.cfg.Cluster.Unfreeze(c.ctx(), c.who, c.vars["host"], in.Confirm)
+	return http.StatusOK, hostOf(h), err
 }
 
 type forgetRequest struct {

@@ -151,5 +151,6 @@ func routes() []route {
 		{method: post, pattern: "/hosts/{hostId}:forget", family: own, handle: forgetHost},
 		{method: get, pattern: "/hosts/{hostId}/awsPolicy", family: own, handle: getHostPolicy},
 		{method: post, pattern: "/hosts/enrolmentTokens", family: own, handle: createEnrolmentToken},
+		{method: post, pattern: "/hosts/{host}:unfreeze", family: own, handle: unfreezeHost},
 	}
 }

@@ -57,6 +57,7 @@ func agentCommand() *cobra.Command {
 	f.StringVar(&cfg.DataDir, "data-dir", "", "directory of this host's keys and nodes (needed)")
 	f.StringVar(&cfg.ServerURL, "server", "", "the control plane's address for agents, https://host:port (needed)")
 	f.StringVar(&cfg.EnrollTokenFile, "enroll-token-file", "", "file with the enrolment token, for a host that is not enrolled yet")
+	f.BoolVar(&cfg.Reenroll, "re-enroll", false, "redeem the token although this host is enrolled: the same host with a new certificate, its keys and nodes stay (once)")
 	f.StringVar(&cfg.Hostname, "hostname", "", "name that the enrolment token is bound to (default: the machine's)")
 	f.StringVar(&cfg.KMIPListen, "kmip-listen", "127.0.0.1:5696", "address of the KMIP server")
 	f.StringVar(&ports, "node-ports", "27100-27199", "ports of database nodes; busy ones are skipped; 0 means any free")
@@ -73,8 +74,12 @@ func agentRecoverCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "recover", Short: "Rebuild the wrapped keys of this host", Args: cobra.NoArgs,
 		Long: "Puts the wrapped keys of this host back, from the control plane's escrow (--server) or from a bundle that\n" +
-			"`keywright key export` wrote (--bundle). Missing ones are added and older ones replaced; nothing is removed. The\n" +
-			"agent must be stopped and the host enrolled.",
+			"`keywright key export` wrote (--bundle). Missing ones are added and older ones replaced; nothing is removed, and it\n" +
+			"can be repeated. The agent must be stopped and the host enrolled. A bundle needs neither network nor control plane;\n" +
+			"only the customer's key opens what is in it, when a node asks.\n\n" +
+			"A host that lost everything: `keywright host token NAME --out FILE`, start `keywright agent --enroll-token-file FILE`\n" +
+			"under the same name once and stop it, recover, start it again. The nodes' data has to be brought back by other means.",
+		Example: "  keywright agent recover --data-dir DATA --server https://127.0.0.1:7443\n  keywright agent recover --data-dir DATA --bundle keys.json",
 		RunE: func(c *cobra.Command, _ []string) error {
 			var err error
 			if cfg.DataDir, err = absolute(cfg.DataDir); err != nil {
