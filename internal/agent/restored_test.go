@@ -16,18 +16,27 @@ import (
 type backup struct {
 	desired agentlink.Desired
 	escrow  map[keys.KeyID]agentlink.EscrowedWrap
+	wraps   map[keys.KeyID]map[uint64]agentlink.EscrowedWrap
 }
 
 func (p *plane) backup() backup {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return backup{desired: p.desired, escrow: maps.Clone(p.escrow)}
+	return backup{desired: p.desired, escrow: maps.Clone(p.escrow), wraps: cloneWraps(p.wraps)}
+}
+
+func cloneWraps(in map[keys.KeyID]map[uint64]agentlink.EscrowedWrap) map[keys.KeyID]map[uint64]agentlink.EscrowedWrap {
+	out := map[keys.KeyID]map[uint64]agentlink.EscrowedWrap{}
+	for k, of := range in {
+		out[k] = maps.Clone(of)
+	}
+	return out
 }
 
 // restore brings a backup back, with a revision of its own or a higher one.
 func (p *plane) restore(b backup, revision uint64) {
 	p.mu.Lock()
-	p.escrow = maps.Clone(b.escrow)
+	p.escrow, p.wraps = maps.Clone(b.escrow), cloneWraps(b.wraps)
 	p.mu.Unlock()
 	p.change(func(d *agentlink.Desired) {
 		*d = b.desired
