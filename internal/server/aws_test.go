@@ -163,7 +163,7 @@ func TestRefusalsOfRealPolicies(t *testing.T) {
 		{"disabled", off, "US_EAST_1", "AWS_KMS_CUSTOMER_MASTER_KEY_NOT_ENABLED", []string{"Enable the key"}},
 		{"no permission at all", hidden, "US_EAST_1", "NO_PERMISSION_TO_ENCRYPT_DECRYPT", append([]string{hidden}, all...)},
 		{"foreign by id", foreignID, "US_EAST_1", "AWS_CUSTOMER_MASTER_KEY_NOT_FOUND", []string{"full ARN"}},
-		{"foreign without its policy", foreign, "US_EAST_1", "NO_PERMISSION_TO_ENCRYPT_DECRYPT", []string{"key policy", good}},
+		{"foreign without its policy", foreign, "US_EAST_1", "NO_PERMISSION_TO_ENCRYPT_DECRYPT", []string{"Add this statement to the key's policy", good}},
 		{"wrong region", keyID, "EU_WEST_1", "AWS_CUSTOMER_MASTER_KEY_NOT_FOUND", []string{"EU_WEST_1"}},
 		{"fine by id", keyID, "US_EAST_1", "", nil},
 	} {
@@ -188,7 +188,7 @@ func TestRefusalsOfRealPolicies(t *testing.T) {
 		other, _ := first.key(awskmssdk.CreateKeyInput{})
 		first.allow("Good", []string{key, other}, rest...)
 		err := update(other, "US_EAST_1")
-		if apierr.Code(err) != "NO_PERMISSION_TO_ENCRYPT_DECRYPT" || !strings.Contains(err.Error(), "lacks "+missing+".") || !strings.Contains(err.Error(), `"Action":["kms:DescribeKey","kms:Encrypt","kms:Decrypt"],"Resource":"`+other+`"`) {
+		if apierr.Code(err) != "NO_PERMISSION_TO_ENCRYPT_DECRYPT" || !strings.Contains(err.Error(), "lacks "+missing+" on the key") || !strings.Contains(err.Error(), `"Action":["kms:DescribeKey","kms:Encrypt","kms:Decrypt"],"Resource":"`+other+`"`) {
 			t.Errorf("without %s: %v", missing, err)
 		}
 	}

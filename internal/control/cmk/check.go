@@ -95,6 +95,9 @@ func (s *Service) Check(ctx context.Context, p tenant.Principal, project keys.Pr
 		x.Tried = x.OK
 		if i := slices.IndexFunc(out.Refused, func(f kms.Finding) bool { return f.Permission == x.Action }); i >= 0 {
 			x.OK, x.Tried, x.Advice = false, true, out.Access.Remedy(out.Refused[i:i+1])
+			if next.AccessKeyID != "" && out.Refusal != nil { // it is the user's policy, not a role's
+				x.Advice = policydoc.Advice{Sentence: out.Refusal.Detail}
+			}
 		}
 		out.Permissions = append(out.Permissions, x)
 	}
