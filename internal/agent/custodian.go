@@ -231,7 +231,7 @@ func (c *custodian) from() string {
 func target(k agentlink.CustomerKey) kms.Target {
 	return kms.Target{
 		RoleARN: k.RoleARN, ExternalID: k.ExternalID, KeyID: k.KeyARN, Region: k.Region,
-		KMSEndpoint: k.KMSEndpoint, STSEndpoint: k.STSEndpoint,
+		KMSEndpoint: k.KMSEndpoint, STSEndpoint: k.STSEndpoint, FIPS: k.FIPS,
 		AccessKey: kms.AccessKey{ID: k.AccessKeyID, Secret: secret.FromString(k.SecretAccessKey)},
 	}
 }

@@ -204,6 +204,8 @@ type CustomerKey struct {
 	// KMSEndpoint and STSEndpoint override the SDK's, if set.
 	KMSEndpoint string `json:"kmsEndpoint,omitempty"`
 	STSEndpoint string `json:"stsEndpoint,omitempty"`
+	// FIPS asks for the FIPS endpoints of AWS where none is set here.
+	FIPS bool `json:"fips,omitempty"`
 }
 
 // Node is one database process that the host shall have.

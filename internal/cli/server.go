@@ -1,23 +1,25 @@
 package cli
 
 import (
-	"cmp"
+	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/keywright/keywright/internal/api"
 	"github.com/keywright/keywright/internal/console"
+	"github.com/keywright/keywright/internal/kms"
 	"github.com/keywright/keywright/internal/server"
 	"github.com/keywright/keywright/internal/telemetry"
 )
 
 func serverCommand() *cobra.Command {
-	var cfg server.Config
+	cfg := server.Config{KMSEndpoints: kms.Endpoints{}, STSEndpoints: kms.Endpoints{}}
 	var source string
 	var tokenFile string
 	var mail mailFlags
@@ -54,7 +56,7 @@ func serverCommand() *cobra.Command {
 			}
 			cfg.Console = func(s server.Services) http.Handler {
 				return console.New(console.Config{
-					Tenant: s.Tenant, Access: s.Access, CMK: s.CMK, Cluster: s.Cluster, Audit: s.Store, LocalAWS: localAWS(cfg.KMSEndpoint), Logger: cfg.Log,
+					Tenant: s.Tenant, Access: s.Access, CMK: s.CMK, Cluster: s.Cluster, Audit: s.Store, LocalAWS: localAWS(cfg.KMSEndpoints), Logger: cfg.Log,
 				})
 			}
 			return server.Run(c.Context(), cfg)
@@ -69,8 +71,9 @@ func serverCommand() *cobra.Command {
 	f.DurationVar(&cfg.Interval, "validation-interval", 15*time.Minute, "how often each customer key is checked, 1s or more")
 	f.StringVar(&cfg.AWSRegion, "aws-region", "", "region whose STS is asked for role checks (default: the environment's, else us-east-1)")
 	f.StringVar(&cfg.CanaryRoleARN, "canary-role-arn", "", "role in the platform's account that tells a customer's refusal from our own fault")
-	f.StringVar(&cfg.KMSEndpoint, "kms-endpoint", "", "replaces KMS's own endpoint, here and on all hosts")
-	f.StringVar(&cfg.STSEndpoint, "sts-endpoint", "", "replaces STS's own endpoint, here and on all hosts")
+	f.Var(endpointFlag(cfg.KMSEndpoints), "kms-endpoint", "REGION=URL that replaces KMS's own endpoint in a Region, here and on all hosts, such as a VPC endpoint; URL alone: in all others; may be repeated")
+	f.Var(endpointFlag(cfg.STSEndpoints), "sts-endpoint", "the same for STS")
+	f.BoolVar(&cfg.FIPS, "aws-fips", false, "use AWS's FIPS endpoints, here and on all hosts, in every Region without --kms-endpoint or --sts-endpoint; Regions outside the USA and Canada have none for STS")
 	egressFlags(f, &cfg.EgressAddresses, &source)
 	f.StringVar(&cfg.Hostname, "hostname", "", "name of this machine, as customers see it beside its addresses (default: the machine's)")
 	f.StringVar(&cfg.InitFile, "init-file", "", "file with the first organization and its API key; read while there is none")
@@ -80,13 +83,30 @@ func serverCommand() *cobra.Command {
 	return c
 }
 
+// endpointFlag is a repeatable flag of addresses by Region.
+type endpointFlag kms.Endpoints
+
+// String implements pflag.Value.
+func (f endpointFlag) String() string { return "" }
+
+// Set implements pflag.Value.
+func (f endpointFlag) Set(text string) error { return kms.Endpoints(f).Set(text) }
+
+// Type implements pflag.Value.
+func (f endpointFlag) Type() string { return "REGION=URL" }
+
 // localAWS tells whether keys come from a KMS on this machine, which is for development
 // and tests only.
-func localAWS(endpoint string) bool {
-	u, err := url.Parse(cmp.Or(endpoint, os.Getenv("AWS_ENDPOINT_URL_KMS"), os.Getenv("AWS_ENDPOINT_URL")))
-	if err != nil {
-		return false
+func localAWS(endpoints kms.Endpoints) bool {
+	for _, endpoint := range append(slices.Collect(maps.Values(endpoints)), os.Getenv("AWS_ENDPOINT_URL_KMS"), os.Getenv("AWS_ENDPOINT_URL")) {
+		u, err := url.Parse(endpoint)
+		if err != nil {
+			continue
+		}
+		a, err := netip.ParseAddr(u.Hostname())
+		if u.Hostname() == "localhost" || err == nil && a.IsLoopback() {
+			return true
+		}
 	}
-	a, err := netip.ParseAddr(u.Hostname())
-	return u.Hostname() == "localhost" || (err == nil && a.IsLoopback())
+	return false
 }

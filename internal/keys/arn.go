@@ -55,8 +55,11 @@ func SameKey(a, b string) bool {
 		return false
 	}
 	return x.Partition == y.Partition && x.Service == y.Service && x.Account == y.Account && x.Resource == y.Resource &&
-		(x.Region == y.Region || strings.HasPrefix(x.Resource, "key/mrk-"))
+		(x.Region == y.Region || MultiRegion(x))
 }
+
+// MultiRegion tells whether a KMS key may have replicas in other Regions: its id says so.
+func MultiRegion(a ARN) bool { return a.Service == "kms" && strings.HasPrefix(a.Resource, "key/mrk-") }
 
 // IsAccount tells whether s is the id of an AWS account: twelve digits.
 func IsAccount(s string) bool {

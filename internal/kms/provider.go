@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/keywright/keywright/internal/keys"
@@ -42,6 +43,8 @@ type Target struct {
 	// what the environment or the Region say.
 	KMSEndpoint string
 	STSEndpoint string
+	// FIPS asks for the service's FIPS endpoints where no other is set.
+	FIPS bool
 }
 
 // Equal tells whether two targets are the same way to the same key.
@@ -51,18 +54,29 @@ func (t Target) Equal(o Target) bool {
 }
 
 // place is what is comparable of a target: all but the secret.
-func (t Target) place() [7]string {
-	return [...]string{t.RoleARN, t.ExternalID, t.AccessKey.ID, t.KeyID, t.Region, t.KMSEndpoint, t.STSEndpoint}
+func (t Target) place() [8]string {
+	return [...]string{t.RoleARN, t.ExternalID, t.AccessKey.ID, t.KeyID, t.Region, t.KMSEndpoint, t.STSEndpoint, strconv.FormatBool(t.FIPS)}
 }
 
-// KeyARN is the ARN of the target's key: what the customer typed if it is one, else
-// the ARN that the id has in the role's account. Empty without a key, and for an id that
+// Name is how the key is called by its name in the target's Region: as the customer
+// typed it, but for a multi-Region key that was named by the ARN of another Region. Its
+// replica has the same ARN with the Region changed.
+func (t Target) Name() string {
+	if a, err := keys.ParseARN(t.KeyID); err == nil && a.Region != t.Region && keys.MultiRegion(a) && t.Region != "" {
+		a.Region = t.Region
+		return a.String()
+	}
+	return t.KeyID
+}
+
+// KeyARN is the ARN of the target's key: that of Name if it is one, else the ARN that
+// the id has in the role's account. Empty without a key, and for an id that
 // is reached with an access key: only AWS knows whose that is.
 func (t Target) KeyARN() string {
 	if t.KeyID == "" {
 		return ""
 	}
-	if a, err := keys.ParseARN(t.KeyID); err == nil {
+	if a, err := keys.ParseARN(t.Name()); err == nil {
 		return a.String()
 	}
 	role, err := keys.ParseRoleARN(t.RoleARN)

@@ -45,8 +45,10 @@ type Config struct {
 	AWSRegion string
 	// CanaryRoleARN is a role of the platform's account (see awskms.Config).
 	CanaryRoleARN string
-	// KMSEndpoint and STSEndpoint override the SDK's, for hosts too.
-	KMSEndpoint, STSEndpoint string
+	// KMSEndpoints and STSEndpoints override AWS's addresses by Region, FIPS asks for the
+	// FIPS endpoints of the others; all of it for hosts too.
+	KMSEndpoints, STSEndpoints kms.Endpoints
+	FIPS                       bool
 	// EgressAddresses are the addresses from which the control plane calls AWS, as seen
 	// from outside; needed behind an address translation. Without them they are the local
 	// ones of its connections.

@@ -99,7 +99,8 @@ func assemble(ctx context.Context, cfg Config) (p *plane, err error) {
 		return p, err
 	}
 	if p.provider == nil {
-		aws, err := awskms.New(ctx, awskms.Config{Region: cfg.AWSRegion, CanaryRoleARN: cfg.CanaryRoleARN, SessionName: "keywright-server", SourceAddress: cfg.SourceAddress, Logger: cfg.Log})
+		aws, err := awskms.New(ctx, awskms.Config{Region: cfg.AWSRegion, CanaryRoleARN: cfg.CanaryRoleARN, SessionName: "keywright-server", SourceAddress: cfg.SourceAddress, Logger: cfg.Log,
+			KMSEndpoints: cfg.KMSEndpoints, STSEndpoints: cfg.STSEndpoints, FIPS: cfg.FIPS})
 		if err != nil {
 			return p, err
 		}
@@ -110,7 +111,7 @@ func assemble(ctx context.Context, cfg Config) (p *plane, err error) {
 	p.provider = cfg.Metrics.Meter(p.provider)
 	cfg.Metrics.Add(p.samples)
 	keys := cmk.New(cmk.Config{
-		Store: st, Provider: p.provider, Interval: cfg.Interval, KMSEndpoint: cfg.KMSEndpoint, STSEndpoint: cfg.STSEndpoint, Log: cfg.Log,
+		Store: st, Provider: p.provider, Interval: cfg.Interval, KMSEndpoints: cfg.KMSEndpoints, STSEndpoints: cfg.STSEndpoints, FIPS: cfg.FIPS, Log: cfg.Log,
 	})
 	p.services = Services{
 		Store: st, Tenant: tenant.New(st), Access: access.New(st, p.provider, cfg.AWSRegion), CMK: keys,

@@ -198,12 +198,12 @@ func (s *Service) customerKey(tx *store.Tx, c store.KeyConfig) (*agentlink.Custo
 		return nil, err
 	}
 	defer access.Secret.Wipe()
-	kmsEndpoint, stsEndpoint := s.cfg.Custody.Endpoints()
+	kmsEndpoint, stsEndpoint, fips := s.cfg.Custody.Endpoints(cmk.AWSRegion(c.Region))
 	policy := s.cfg.Custody.Policy(c)
 	out := &agentlink.CustomerKey{
 		Generation: c.Generation, RoleARN: role.ARN, ExternalID: role.ExternalID, KeyARN: c.KeyARN, Region: cmk.AWSRegion(c.Region),
 		Probe: c.Probe, ProbeSHA256: c.ProbeSHA256, Interval: agentlink.Duration(policy.Interval),
-		KMSEndpoint: kmsEndpoint, STSEndpoint: stsEndpoint,
+		KMSEndpoint: kmsEndpoint, STSEndpoint: stsEndpoint, FIPS: fips,
 		AccessKeyID: access.ID, SecretAccessKey: string(access.Secret.Reveal()),
 	}
 	if policy.Mode != custody.ModeStop || policy.UnreachableLimit != 0 {

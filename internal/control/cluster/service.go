@@ -43,7 +43,7 @@ type Custody interface {
 	Policy(c store.KeyConfig) custody.Policy
 	Evidence(tx *store.Tx, c store.KeyConfig, host keys.HostID) ([]custody.Evidence, error)
 	Told(all []custody.Evidence) []custody.Evidence
-	Endpoints() (kmsEndpoint, stsEndpoint string)
+	Endpoints(region string) (kmsEndpoint, stsEndpoint string, fips bool)
 	// Staged is what is prepared, kept and to be dropped beside the configuration in force;
 	// Unwanted tells whether a wrap was ordered to be dropped.
 	Staged(tx *store.Tx, project keys.ProjectID) (cmk.Staged, error)

@@ -117,6 +117,7 @@ func guidedAccess(role store.AccessRole, keyID, region string) policydoc.Access 
 	if a.KeyARN == "" {
 		a.KeyARN = keys.ARN{Partition: partition, Service: "kms", Region: region, Account: "KEY_ACCOUNT_ID", Resource: "key/" + keyID}.String()
 	}
+	a.Replicas = otherNames(keyID, a.KeyARN)
 	if a.RoleARN == "" {
 		a.RoleARN = "arn:" + partition + ":iam::ROLE_ACCOUNT_ID:role/keywright"
 	}

@@ -146,7 +146,7 @@ func (p Patch) apply(old store.KeyConfig) (c store.KeyConfig, keyChanged bool, e
 			return c, false, missing(f.name, f.what)
 		}
 	}
-	if arn, err := keys.ParseARN(c.KeyID); err == nil && arn.Region != AWSRegion(c.Region) {
+	if arn, err := keys.ParseARN(c.KeyID); err == nil && arn.Region != AWSRegion(c.Region) && !keys.MultiRegion(arn) {
 		return c, false, apierr.NotFound("AWS_CUSTOMER_MASTER_KEY_NOT_FOUND",
 			"The key %s is in region %s, not in %s (%s). Send the region that the ARN names.", c.KeyID, arn.Region, c.Region, AWSRegion(c.Region)).With(c.KeyID)
 	}

@@ -54,7 +54,20 @@ func refusal(c store.KeyConfig, role store.AccessRole, r kms.Result) *apierr.Err
 	return apierr.New(503, "SERVICE_UNAVAILABLE", "AWS did not tell whether the key %s can be used, so nothing was changed (%s). %s", c.KeyID, f.Detail(), f.Remedy).Because(f)
 }
 
+// otherNames are the ARN that the customer typed, if it is that of a multi-Region key
+// in another Region than the one that is used: the role needs both.
+func otherNames(typed, used string) []string {
+	if typed != used && keys.SameKey(typed, used) {
+		return []string{typed}
+	}
+	return nil
+}
+
 func notFound(c store.KeyConfig, role store.AccessRole) string {
+	if a, err := keys.ParseARN(c.KeyID); err == nil && keys.MultiRegion(a) && a.Region != AWSRegion(c.Region) {
+		return fmt.Sprintf("The multi-Region key %s has no replica in %s. Make one (aws kms replicate-key --region %s --key-id %s --replica-region %s); it has a key policy of its own.",
+			c.KeyID, c.Region, a.Region, c.KeyID, AWSRegion(c.Region))
+	}
 	account := "the role's account"
 	if c.AccessKeyID != "" {
 		account = "the account of the access key's user"
@@ -102,7 +115,7 @@ func accessOf(c store.KeyConfig, role store.AccessRole) policydoc.Access {
 	if key == "" {
 		key = kms.Target{RoleARN: role.ARN, KeyID: c.KeyID, Region: AWSRegion(c.Region)}.KeyARN()
 	}
-	return policydoc.Access{PlatformARN: role.PlatformARN, ExternalID: role.ExternalID, RoleARN: role.ARN, KeyARN: key}
+	return policydoc.Access{PlatformARN: role.PlatformARN, ExternalID: role.ExternalID, RoleARN: role.ARN, KeyARN: key, Replicas: otherNames(c.KeyID, key)}
 }
 
 // deniedUser is denied for an access key. Who its user is only AWS knows.

@@ -23,8 +23,10 @@ type Config struct {
 	Provider kms.Provider
 	// Interval is the distance of validation runs in quiet times; 0 means 15 minutes.
 	Interval time.Duration
-	// KMSEndpoint and STSEndpoint override the SDK's, if set, here and on all hosts.
-	KMSEndpoint, STSEndpoint string
+	// KMSEndpoints and STSEndpoints override AWS's addresses, here and on all hosts; FIPS
+	// asks for its FIPS endpoints where there is no other.
+	KMSEndpoints, STSEndpoints kms.Endpoints
+	FIPS                       bool
 	// Clock reads the machine's clocks for the custody loops; nil: custody.SystemClock.
 	Clock func() custody.Reading
 	// Silent is after how long without a report a host counts as silent; 0 means 30 s.
@@ -71,9 +73,10 @@ func New(cfg Config) *Service {
 // Interval is the distance of validation runs in quiet times.
 func (s *Service) Interval() time.Duration { return s.policy.Interval }
 
-// Endpoints are the overrides of the key service's addresses, for hosts.
-func (s *Service) Endpoints() (kmsEndpoint, stsEndpoint string) {
-	return s.cfg.KMSEndpoint, s.cfg.STSEndpoint
+// Endpoints are the overrides of the key service's addresses in a Region (as AWS
+// writes it), for hosts.
+func (s *Service) Endpoints(region string) (kmsEndpoint, stsEndpoint string, fips bool) {
+	return s.cfg.KMSEndpoints.For(region), s.cfg.STSEndpoints.For(region), s.cfg.FIPS
 }
 
 // View is a project's key management as people see it.
@@ -264,10 +267,9 @@ func NotEnabled(project keys.ProjectID) error {
 
 // target is how a configuration is reached.
 func (s *Service) target(c store.KeyConfig, r store.AccessRole, access kms.AccessKey, key string) kms.Target {
-	return kms.Target{
-		RoleARN: r.ARN, ExternalID: r.ExternalID, AccessKey: access, KeyID: key, Region: AWSRegion(c.Region),
-		KMSEndpoint: s.cfg.KMSEndpoint, STSEndpoint: s.cfg.STSEndpoint,
-	}
+	t := kms.Target{RoleARN: r.ARN, ExternalID: r.ExternalID, AccessKey: access, KeyID: key, Region: AWSRegion(c.Region)}
+	t.KMSEndpoint, t.STSEndpoint, t.FIPS = s.Endpoints(t.Region)
+	return t
 }
 
 // changeLock serializes the changes of one project's configuration.

@@ -46,6 +46,12 @@ type Config struct {
 	CanaryRoleARN string
 	// SessionName appears in the customer's CloudTrail; "keywright" if empty.
 	SessionName string
+	// KMSEndpoints and STSEndpoints replace the service's own addresses where a Target
+	// names none.
+	KMSEndpoints, STSEndpoints kms.Endpoints
+	// FIPS asks for the FIPS endpoints of every Region that has no address of its own
+	// here or in the Target. New fails if the SDK's configuration sets endpoints too.
+	FIPS bool
 	// SourceAddress, if valid, is the local address that KMS and STS are called from, for
 	// a machine with several.
 	SourceAddress netip.Addr
@@ -63,6 +69,9 @@ type Provider struct {
 	// sources knows from where calls are made.
 	sources *sources
 	scrubs  scrubber
+	// kmsAt and stsAt replace the services' own addresses.
+	kmsAt, stsAt kms.Endpoints
+	fips         bool
 
 	mu       sync.Mutex
 	sessions map[place]*session
@@ -70,10 +79,13 @@ type Provider struct {
 
 // place is what tells cached sessions apart. The secret of an access key is compared
 // when a session is looked up.
-type place struct{ role, external, accessKey, key, region, kms, sts string }
+type place struct {
+	role, external, accessKey, key, region, kms, sts string
+	fips                                             bool
+}
 
 func placeOf(t kms.Target) place {
-	return place{t.RoleARN, t.ExternalID, t.AccessKey.ID, t.KeyID, t.Region, t.KMSEndpoint, t.STSEndpoint}
+	return place{t.RoleARN, t.ExternalID, t.AccessKey.ID, t.KeyID, t.Region, t.KMSEndpoint, t.STSEndpoint, t.FIPS}
 }
 
 var _ kms.Provider = (*Provider)(nil)
@@ -81,7 +93,10 @@ var _ kms.Provider = (*Provider)(nil)
 // New makes a provider and logs once which endpoints it talks to. It calls no one but
 // what the SDK's default chain needs to read its configuration.
 func New(ctx context.Context, cfg Config) (*Provider, error) {
-	p := &Provider{canary: cfg.CanaryRoleARN, name: cfg.SessionName, log: cfg.Logger, sessions: map[place]*session{}}
+	p := &Provider{
+		canary: cfg.CanaryRoleARN, name: cfg.SessionName, log: cfg.Logger, sessions: map[place]*session{},
+		kmsAt: cfg.KMSEndpoints, stsAt: cfg.STSEndpoints, fips: cfg.FIPS,
+	}
 	p.sources = &sources{bound: cfg.SourceAddress, seen: map[way]used{}}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
@@ -110,7 +125,10 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 	p.shared = p.ownClient()
 	p.scrubs.forget = p.shared.CloseIdleConnections
 	ep := p.Endpoints(kms.Target{})
-	p.log.InfoContext(ctx, "aws endpoints in use", "kms_endpoint", ep.KMS, "sts_endpoint", ep.STS, "aws_region", p.aws.Region)
+	if ep.KMS == "" || ep.STS == "" {
+		return nil, fmt.Errorf("find the endpoints of AWS in %s: there are none (FIPS endpoints cannot be combined with AWS_ENDPOINT_URL; name them by Region instead)", p.aws.Region)
+	}
+	p.log.InfoContext(ctx, "aws endpoints in use", "kms_endpoint", ep.KMS, "sts_endpoint", ep.STS, "aws_region", p.aws.Region, "fips", p.fips)
 	return p, nil
 }
 

@@ -178,11 +178,14 @@ func (s *session) scrub() {
 	}
 }
 
+// name is how calls name the key.
+func (s *session) name() *string { return aws.String(s.t.Name()) }
+
 // Describe implements kms.Session.
 func (s *session) Describe(ctx context.Context) (kms.KeyInfo, error) {
 	var info kms.KeyInfo
 	err := s.call(ctx, kms.OpDescribeKey, func(ctx context.Context) error {
-		out, err := s.kms.DescribeKey(ctx, &awskmssdk.DescribeKeyInput{KeyId: &s.t.KeyID})
+		out, err := s.kms.DescribeKey(ctx, &awskmssdk.DescribeKeyInput{KeyId: s.name()})
 		if err != nil {
 			return err
 		}
@@ -212,7 +215,7 @@ func regionOf(arn, otherwise string) string {
 func (s *session) Encrypt(ctx context.Context, plaintext secret.Bytes, ectx map[string]string) (ciphertext []byte, keyARN string, err error) {
 	defer s.scrub()
 	err = s.call(ctx, kms.OpEncrypt, func(ctx context.Context) error {
-		out, err := s.kms.Encrypt(ctx, &awskmssdk.EncryptInput{KeyId: &s.t.KeyID, Plaintext: plaintext.Reveal(), EncryptionContext: ectx})
+		out, err := s.kms.Encrypt(ctx, &awskmssdk.EncryptInput{KeyId: s.name(), Plaintext: plaintext.Reveal(), EncryptionContext: ectx})
 		if err != nil {
 			return err
 		}
@@ -229,7 +232,7 @@ func (s *session) Encrypt(ctx context.Context, plaintext secret.Bytes, ectx map[
 func (s *session) Decrypt(ctx context.Context, ciphertext []byte, ectx map[string]string) (plain secret.Bytes, err error) {
 	defer s.scrub()
 	err = s.call(ctx, kms.OpDecrypt, func(ctx context.Context) error {
-		out, err := s.kms.Decrypt(ctx, &awskmssdk.DecryptInput{KeyId: &s.t.KeyID, CiphertextBlob: ciphertext, EncryptionContext: ectx})
+		out, err := s.kms.Decrypt(ctx, &awskmssdk.DecryptInput{KeyId: s.name(), CiphertextBlob: ciphertext, EncryptionContext: ectx})
 		if err != nil {
 			return err
 		}

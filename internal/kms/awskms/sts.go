@@ -1,6 +1,7 @@
 package awskms
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,12 +38,18 @@ func sessionPolicy(t kms.Target) (string, *kms.Failure) {
 	type statement struct {
 		Effect   string
 		Action   []string
-		Resource string
+		Resource any
+	}
+	// Both names of a multi-Region key that is used in another Region than it was named
+	// in: what one of them wrapped the other opens.
+	var resource any = arn
+	if named, err := keys.ParseARN(t.KeyID); err == nil && named.String() != arn {
+		resource = []string{arn, named.String()}
 	}
 	b, err := json.Marshal(struct {
 		Version   string
 		Statement []statement
-	}{"2012-10-17", []statement{{"Allow", []string{"kms:DescribeKey", "kms:Encrypt", "kms:Decrypt"}, arn}}})
+	}{"2012-10-17", []statement{{"Allow", []string{"kms:DescribeKey", "kms:Encrypt", "kms:Decrypt"}, resource}}})
 	if err != nil {
 		return "", kms.AsFailure(err)
 	}
@@ -62,7 +69,7 @@ func (p *Provider) assume(ctx context.Context, client *http.Client, t kms.Target
 		return c, nil
 	}
 	if f.Reason == kms.RoleNotAssumable && p.canary != "" {
-		if _, cf := p.assumeOnce(ctx, client, kms.Target{RoleARN: p.canary, Region: t.Region, STSEndpoint: t.STSEndpoint}, nil, denyAll, freshDuration); cf != nil {
+		if _, cf := p.assumeOnce(ctx, client, kms.Target{RoleARN: p.canary, Region: t.Region, STSEndpoint: t.STSEndpoint, FIPS: t.FIPS}, nil, denyAll, freshDuration); cf != nil {
 			p.log.ErrorContext(ctx, "the canary role cannot be assumed: the platform's own permission is broken", "role_arn", p.canary, "error", cf)
 			g := *f
 			g.Outcome, g.Reason, g.Remedy = kms.Unreachable, kms.PlatformPermissions, kms.RemedyFor(kms.PlatformPermissions, "")
@@ -111,8 +118,10 @@ func (p *Provider) ownCredentials(ctx context.Context, op kms.Operation) error {
 func (p *Provider) stsClient(t kms.Target, client *http.Client) *sts.Client {
 	return sts.NewFromConfig(p.aws, func(o *sts.Options) {
 		o.Region, o.HTTPClient, o.Retryer = p.region(t), client, newRetryer()
-		if t.STSEndpoint != "" {
-			o.BaseEndpoint = &t.STSEndpoint
+		if u := cmp.Or(t.STSEndpoint, p.stsAt.For(o.Region)); u != "" {
+			o.BaseEndpoint, o.EndpointOptions.UseFIPSEndpoint = &u, aws.FIPSEndpointStateDisabled
+		} else if p.fips || t.FIPS {
+			o.EndpointOptions.UseFIPSEndpoint = aws.FIPSEndpointStateEnabled
 		}
 	})
 }
@@ -120,8 +129,10 @@ func (p *Provider) stsClient(t kms.Target, client *http.Client) *sts.Client {
 func (p *Provider) kmsClient(t kms.Target, client *http.Client, creds aws.CredentialsProvider) *awskmssdk.Client {
 	return awskmssdk.NewFromConfig(p.aws, func(o *awskmssdk.Options) {
 		o.Region, o.HTTPClient, o.Retryer, o.Credentials = p.region(t), client, newRetryer(), creds
-		if t.KMSEndpoint != "" {
-			o.BaseEndpoint = &t.KMSEndpoint
+		if u := cmp.Or(t.KMSEndpoint, p.kmsAt.For(o.Region)); u != "" {
+			o.BaseEndpoint, o.EndpointOptions.UseFIPSEndpoint = &u, aws.FIPSEndpointStateDisabled
+		} else if p.fips || t.FIPS {
+			o.EndpointOptions.UseFIPSEndpoint = aws.FIPSEndpointStateEnabled
 		}
 	})
 }

@@ -57,6 +57,10 @@ func TestEveryRowOfTheTable(t *testing.T) {
 				t.Errorf("%+v", f)
 			}
 		}},
+		{row: "10b role trust policy", op: "AssumeRole", answer: stsError(403, "AccessDenied", stsRefusal+" because no role trust policy allows the sts:AssumeRole action"), outcome: kms.Revoked, reason: kms.RoleNotAssumable, check: found("sts:AssumeRole", kms.TrustPolicy, false)},
+		{row: "10b resource-based is the trust policy", op: "AssumeRole", answer: stsError(403, "AccessDenied", stsRefusal+" because no resource-based policy allows the sts:AssumeRole action"), outcome: kms.Revoked, reason: kms.RoleNotAssumable, check: found("sts:AssumeRole", kms.TrustPolicy, false)},
+		{row: "10b the customer's organization", op: "AssumeRole", answer: stsError(403, "AccessDenied", stsRefusal+" with an explicit deny in a resource control policy"), outcome: kms.Revoked, reason: kms.RoleNotAssumable, check: found("sts:AssumeRole", kms.ResourceControlPolicy, true)},
+		{row: "10b a role with a telling name", op: "AssumeRole", answer: stsError(403, "AccessDenied", "User: arn:aws:iam::999900001111:user/server is not authorized to perform: sts:AssumeRole on resource: arn:aws:iam::111122223333:role/session policy with explicit deny"), outcome: kms.Revoked, reason: kms.RoleNotAssumable, check: found("sts:AssumeRole", "", false)},
 		{row: "11 ARN", op: "AssumeRole", answer: stsError(400, "ValidationError", "arn:aws:iam::1:role is invalid"), outcome: kms.Revoked, reason: kms.RoleARNInvalid},
 		{row: "11 our duration", op: "AssumeRole", answer: stsError(400, "ValidationError", "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining."), outcome: kms.Unreachable, reason: kms.Unknown},
 		{row: "12 unknown session", op: "Encrypt", answer: kmsError("UnrecognizedClientException", "The security token included in the request is invalid."), outcome: kms.Unreachable, reason: kms.SessionRefused},
@@ -94,6 +98,16 @@ func TestEveryRowOfTheTable(t *testing.T) {
 		}},
 		{row: "19 boundary of the customer's role", op: "Encrypt", answer: kmsError("AccessDeniedException", kmsRefusal+" because no permissions boundary allows the kms:Encrypt action"), outcome: kms.Revoked, reason: kms.KeyAccessDenied},
 		{row: "19 other account", op: "DescribeKey", answer: kmsError("AccessDeniedException", "User: x is not authorized to perform: kms:DescribeKey on this resource because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access"), outcome: kms.Revoked, reason: kms.KeyAccessDenied},
+		{row: "19 key's policy", op: "Decrypt", answer: kmsError("AccessDeniedException", strings.ReplaceAll(kmsRefusal, "kms:Encrypt", "kms:Decrypt")+" because no resource-based policy allows the kms:Decrypt action"), outcome: kms.Revoked, reason: kms.KeyAccessDenied, check: found("kms:Decrypt", kms.KeyPolicy, false)},
+		{row: "19 identity policy denies", op: "DescribeKey", answer: kmsError("AccessDeniedException", strings.ReplaceAll(kmsRefusal, "kms:Encrypt", "kms:DescribeKey")+" with an explicit deny in an identity-based policy"), outcome: kms.Revoked, reason: kms.KeyAccessDenied, check: found("kms:DescribeKey", kms.IdentityPolicy, true)},
+		{row: "19 boundary", op: "Decrypt", answer: kmsError("AccessDeniedException", strings.ReplaceAll(kmsRefusal, "kms:Encrypt", "kms:Decrypt")+" because no permissions boundary allows the kms:Decrypt action"), outcome: kms.Revoked, reason: kms.KeyAccessDenied, check: found("kms:Decrypt", kms.PermissionsBoundary, false)},
+		{row: "19 boundary denies", op: "Encrypt", answer: kmsError("AccessDeniedException", strings.ReplaceAll(kmsRefusal, "kms:Encrypt", "kms:Encrypt")+" with an explicit deny in a permissions boundary"), outcome: kms.Revoked, reason: kms.KeyAccessDenied, check: found("kms:Encrypt", kms.PermissionsBoundary, true)},
+		{row: "19 service control policy", op: "Encrypt", answer: kmsError("AccessDeniedException", strings.ReplaceAll(kmsRefusal, "kms:Encrypt", "kms:Encrypt")+" because no service control policy allows the kms:Encrypt action"), outcome: kms.Revoked, reason: kms.KeyAccessDenied, check: found("kms:Encrypt", kms.ServiceControlPolicy, false)},
+		{row: "19 service control policy denies", op: "DescribeKey", answer: kmsError("AccessDeniedException", strings.ReplaceAll(kmsRefusal, "kms:Encrypt", "kms:DescribeKey")+" with an explicit deny in a service control policy: arn:aws:organizations::1:policy/o-1/service_control_policy/p-1"), outcome: kms.Revoked, reason: kms.KeyAccessDenied, check: found("kms:DescribeKey", kms.ServiceControlPolicy, true)},
+		{row: "19 resource control policy denies", op: "Decrypt", answer: kmsError("AccessDeniedException", strings.ReplaceAll(kmsRefusal, "kms:Encrypt", "kms:Decrypt")+" with an explicit deny in a resource control policy"), outcome: kms.Revoked, reason: kms.KeyAccessDenied, check: found("kms:Decrypt", kms.ResourceControlPolicy, true)},
+		{row: "19 long names stand before the reason", op: "Encrypt", answer: kmsError("AccessDeniedException", strings.ReplaceAll(kmsRefusal, "keywright", strings.Repeat("n", 600))+" with an explicit deny in a resource-based policy"), outcome: kms.Revoked, reason: kms.KeyAccessDenied, check: found("kms:Encrypt", kms.KeyPolicy, true)},
+		{row: "19 a ciphertext of a key that may not be used", op: "Decrypt", answer: kmsError("AccessDeniedException", "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access."), outcome: kms.Revoked, reason: kms.KeyAccessDenied, check: found("kms:Decrypt", "", false)},
+		{row: "19 endpoint policy denies", op: "Decrypt", answer: kmsError("AccessDeniedException", strings.ReplaceAll(kmsRefusal, "kms:Encrypt", "kms:Decrypt")+" with an explicit deny in a VPC endpoint policy"), outcome: kms.Unreachable, reason: kms.PlatformPermissions, check: found("kms:Decrypt", kms.EndpointPolicy, true)},
 		{row: "19 with 403", op: "Encrypt", answer: answer{status: 403, body: `{"__type":"AccessDeniedException","Message":"` + kmsRefusal + `"}`}, outcome: kms.Revoked, reason: kms.KeyAccessDenied},
 		{row: "19 endpoint policy", op: "Encrypt", answer: kmsError("AccessDeniedException", kmsRefusal+" because no VPC endpoint policy allows the kms:Encrypt action"), outcome: kms.Unreachable, reason: kms.PlatformPermissions},
 		{row: "19 session policy", op: "Encrypt", answer: kmsError("AccessDeniedException", kmsRefusal+" because no session policy allows the kms:Encrypt action"), outcome: kms.Unreachable, reason: kms.PlatformPermissions},
@@ -142,5 +156,16 @@ func TestEveryRowOfTheTable(t *testing.T) {
 				tt.check(t, res.Failure)
 			}
 		})
+	}
+}
+
+// found checks which permission was refused, in which policy, and how.
+func found(permission string, policy kms.PolicyKind, explicit bool) func(*testing.T, *kms.Failure) {
+	return func(t *testing.T, f *kms.Failure) {
+		t.Helper()
+		got, ok := f.Finding()
+		if want := (kms.Finding{Permission: permission, Policy: policy, Explicit: explicit}); !ok || got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
 	}
 }

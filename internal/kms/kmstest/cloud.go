@@ -129,6 +129,23 @@ func (c *Cloud) CreateKey() string {
 	return arn
 }
 
+// Replicate makes a multi-Region key of a key, with a replica in another Region, and
+// gives the ARNs of both. The key must not be in use yet: its id changes.
+func (c *Cloud) Replicate(keyARN, region string) (primary, replica string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := c.keys[keyARN]
+	delete(c.keys, keyARN)
+	copyIn := func(in string) string {
+		m := *k
+		m.info.MultiRegion, m.info.Region, m.info.KeyID = true, in, "mrk-"+k.info.KeyID
+		m.info.ARN = keys.ARN{Partition: "aws", Service: "kms", Region: in, Account: CustomerAccount, Resource: "key/" + m.info.KeyID}.String()
+		c.keys[m.info.ARN] = &m
+		return m.info.ARN
+	}
+	return copyIn(Region), copyIn(region)
+}
+
 // SetState changes a key's state: Enabled, Disabled, PendingDeletion, ...
 func (c *Cloud) SetState(keyARN, state string) {
 	c.mu.Lock()
@@ -332,7 +349,11 @@ func (k *cloudKey) aad(ectx map[string]string) []byte {
 	if err != nil {
 		panic(err) // strings always marshal
 	}
-	return append([]byte(k.info.ARN+"\n"), b...)
+	name := k.info.ARN
+	if k.info.MultiRegion { // replicas share their material
+		name = k.info.KeyID
+	}
+	return append([]byte(name+"\n"), b...)
 }
 
 func (s *cloudSession) Describe(ctx context.Context) (kms.KeyInfo, error) {
