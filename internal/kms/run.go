@@ -111,6 +111,9 @@ func (r *Result) run(ctx context.Context, p Provider, in RunInput) *Failure {
 		return candidate(in, f)
 	}
 	defer func() { _ = s.Close() }()
+	if in.Target.AccessKey.IsZero() {
+		r.Done = append(r.Done, OpAssumeRole)
+	}
 
 	var worst *Failure
 	// note keeps the failure that decides and tells whether the run goes on.
