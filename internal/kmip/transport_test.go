@@ -169,7 +169,7 @@ func TestOversizedRequestsAreNotRead(t *testing.T) {
 // TestRequestsHaveADeadline: a key plane that hangs costs the client a General
 // Failure in time, and what it found too late is not released.
 func TestRequestsHaveADeadline(t *testing.T) {
-	l := newLab(t, func(c *kmip.Config) { c.Limits.RequestTimeout = 400 * time.Millisecond })
+	l := newLab(t, func(c *kmip.Config) { c.Limits.RequestTimeout = 3 * time.Second })
 	conn := l.client(t, nodeA)
 	id := string(keys.NewKeyID())
 	l.keys.with(func() {
@@ -179,7 +179,7 @@ func TestRequestsHaveADeadline(t *testing.T) {
 	success(t, conn, percona(opGet, tx(tagID, id)))
 	l.keys.fail = func(method string) error {
 		if method == "Get" {
-			time.Sleep(450 * time.Millisecond) // KMS answers late
+			time.Sleep(3100 * time.Millisecond) // KMS answers late
 		}
 		return nil
 	}

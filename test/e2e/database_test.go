@@ -103,7 +103,7 @@ func (p *platform) connect(project, name string) *mongo.Client {
 }
 
 func dial(t *testing.T, uri string) (*mongo.Client, error) {
-	c, err := mongo.Connect(options.Client().ApplyURI(uri).SetServerSelectionTimeout(2 * time.Second))
+	c, err := mongo.Connect(options.Client().ApplyURI(uri).SetServerSelectionTimeout(10 * time.Second))
 	if err != nil {
 		return nil, err
 	}

@@ -167,7 +167,7 @@ func (s *story) useDriver(t *testing.T) {
 	}
 	// Without a login nothing is answered.
 	uri := strings.Split(s.cluster(s.project, "Encrypted").Strings.Standard, "?")[0] + "?tls=true&directConnection=true&tlsCAFile=" + s.boot.CAFile
-	c, err := mongo.Connect(options.Client().ApplyURI(uri).SetServerSelectionTimeout(2 * time.Second))
+	c, err := mongo.Connect(options.Client().ApplyURI(uri).SetServerSelectionTimeout(10 * time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
