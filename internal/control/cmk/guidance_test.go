@@ -119,7 +119,7 @@ func TestACheckChangesNothing(t *testing.T) {
 	if got := peek(t, w, p.ID); !reflect.DeepEqual(got, before) || !slices.Equal(w.Events(p.ID), events) {
 		t.Errorf("changed %+v to %+v", before, got)
 	}
-	for code, c := range map[string]cmk.Candidate{"MISSING_ATTRIBUTE": {}, "INVALID_ATTRIBUTE": {RoleID: "x"}, "AWS_KMS_REGION_NOT_SUPPORTED": {RoleID: cand.RoleID, KeyID: cand.KeyID, Region: "CN_NORTH_1"}} {
+	for code, c := range map[string]cmk.Candidate{"MISSING_ATTRIBUTE": {}, "INVALID_ATTRIBUTE": {RoleID: "x"}, "AWS_KMS_REGION_NOT_SUPPORTED": {RoleID: cand.RoleID, KeyID: keyOnly(cand.KeyID), Region: "CN_NORTH_1"}} {
 		if _, err := w.CMK.Check(t.Context(), w.Owner, p.ID, c); apierr.Code(err) != code {
 			t.Errorf("%+v: %v", c, err)
 		}
