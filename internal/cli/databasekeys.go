@@ -86,32 +86,5 @@ func rotateDatabases(c *cobra.Command, api *apiFlags, cl *client.Client, p proje
 			return fmt.Errorf("rotate: %w", err)
 		}
 	}
-	return followDatabases(c, api, cl, p, names, wait)
-}
-
-// followDatabases shows how far the clusters are, once or until all are done.
-func followDatabases(c *cobra.Command, api *apiFlags, cl *client.Client, p projectRef, names []string, wait bool) error {
-	last := map[string]string{}
-	for _, name := range names {
-		for {
-			a, err := ask[databaseKeysCluster](c.Context(), cl, http.MethodGet, p.path(clusterPath(name)), nil)
-			if err != nil {
-				return fmt.Errorf("follow the rotation of %s: %w", name, err)
-			}
-			text, done := a.value.line()
-			if last[name] != text || !wait {
-				last[name] = text
-				if err := api.show(c, a.raw, func(t *table) { t.line("%s", text) }); err != nil {
-					return err
-				}
-			}
-			if done || !wait {
-				break
-			}
-			if err := pause(c.Context(), rotatePoll); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return followRotations[databaseKeysCluster](c, api, cl, p, names, wait)
 }

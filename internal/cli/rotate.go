@@ -50,7 +50,7 @@ func keyRotateCommand() *cobra.Command {
 				if err != nil {
 					return fmt.Errorf("rotate: %w", err)
 				}
-				return followRotations(c, &api, cl, p, []string{cluster}, wait)
+				return followRotations[rotatingCluster](c, &api, cl, p, []string{cluster}, wait)
 			}
 			all, err := ask[struct {
 				Results []rotatingCluster `json:"results"`
@@ -62,7 +62,7 @@ func keyRotateCommand() *cobra.Command {
 			for _, r := range all.value.Results {
 				names = append(names, r.Name)
 			}
-			return followRotations(c, &api, cl, p, names, wait)
+			return followRotations[rotatingCluster](c, &api, cl, p, names, wait)
 		},
 	}
 	api.add(c)
@@ -106,12 +106,18 @@ func (r rotatingCluster) line() (text string, done bool) {
 	return fmt.Sprintf("%s: %s, %d of %d nodes%s", r.Name, r.Rotation.State, n, len(r.Rotation.Nodes), failure), r.Rotation.State == "DONE"
 }
 
+// rotating is a cluster as a kind of rotation shows it.
+type rotating interface {
+	// line tells in a line how far it is, and whether it is done.
+	line() (text string, done bool)
+}
+
 // followRotations shows how far the clusters are, once or until all are done.
-func followRotations(c *cobra.Command, api *apiFlags, cl *client.Client, p projectRef, names []string, wait bool) error {
+func followRotations[T rotating](c *cobra.Command, api *apiFlags, cl *client.Client, p projectRef, names []string, wait bool) error {
 	last := map[string]string{}
 	for _, name := range names {
 		for {
-			a, err := ask[rotatingCluster](c.Context(), cl, http.MethodGet, p.path(clusterPath(name)), nil)
+			a, err := ask[T](c.Context(), cl, http.MethodGet, p.path(clusterPath(name)), nil)
 			if err != nil {
 				return fmt.Errorf("follow the rotation of %s: %w", name, err)
 			}
